@@ -1,0 +1,60 @@
+"""The gates: each session is also a job in CI."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "integration"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # start-up is measured with compiled bytecode
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def groups(*names: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, layout and the direction of imports."""
+    session.install(*groups("lint"), ".")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--cache-dir", ".cache/import-linter")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strict, of the package and of its tests."""
+    session.install(*groups("types"), ".")
+    session.run("mypy", "--cache-dir", ".cache/mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit tests, and the branch coverage of the modules that decide what is served."""
+    session.install(*groups("tests"), "-e", ".")
+    session.run("coverage", "run", "-m", "pytest", "tests/unit", *session.posargs)
+    if not session.posargs:
+        for module in (
+            "artifact/*",
+            "refresh.py",
+            "schedule.py",
+            "config.py",
+            "cache/*",
+            "server/*",
+        ):
+            session.run("coverage", "report", "--fail-under=98", f"--include=*/clef_agent/{module}")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Real processes, sockets, signals and servers."""
+    session.install(*groups("tests"), ".")
+    session.run("pytest", "tests/integration", *session.posargs)

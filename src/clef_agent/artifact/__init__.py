@@ -1,0 +1,1 @@
+"""The packed artifact: its form, its checks, its making. Pure: no I/O, no framework."""

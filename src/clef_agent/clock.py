@@ -1,0 +1,57 @@
+"""Two clocks that disagree usefully: wall time, and time since boot that suspends count in.
+
+Source: clock_gettime(2), https://man7.org/linux/man-pages/man2/clock_gettime.2.html
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment on both clocks, in seconds: ``wall`` since 1970 UTC, ``boot`` since boot."""
+
+    wall: float
+    boot: float
+
+    def age_s(self, now: Instant) -> float:
+        """Seconds from this moment to ``now``, the larger of what both clocks say.
+
+        A clock set back cannot make a thing younger, because the boot clock ran on; a frozen or
+        suspended process cannot either, because the wall clock did.
+        """
+        return max(now.boot - self.boot, now.wall - self.wall)
+
+
+class Clock(Protocol):
+    """Where the time comes from; tests pass one of their own."""
+
+    def now(self) -> Instant:
+        """The present moment on both clocks."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks; CLOCK_MONOTONIC stands in where CLOCK_BOOTTIME is missing (macOS)."""
+
+    def __init__(self) -> None:
+        self._boot_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> Instant:
+        """The present moment on both clocks."""
+        return Instant(wall=time.time(), boot=time.clock_gettime(self._boot_id))
+
+
+def boot_id() -> str:
+    """A word that changes with each boot, or "" where the system has none.
+
+    Source: random(4), /proc/sys/kernel/random/boot_id
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""

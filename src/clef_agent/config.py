@@ -1,0 +1,434 @@
+"""The environment, read once into a frozen :class:`Config`.
+
+``load`` is a pure function of a mapping and a file reader. It reports every problem at once, by
+the variable's name, and prints no value: a secret may stand in any variable by mistake.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from clef_agent.errors import ConfigInvalid
+from clef_agent.keys import KeyMalformed, parse_age_identities, parse_verify_key
+from clef_agent.log import FORMATS, LEVELS
+
+if TYPE_CHECKING:
+    from clef_agent.keys import VerifyKey
+
+ReadFile: TypeAlias = Callable[[str], bytes]
+VcsProvider: TypeAlias = Literal["github", "gitlab", "bitbucket", "bitbucket-server"]
+
+PREFIX = "CLEF_AGENT_"
+DEFAULT_PORT = 7779
+DEFAULT_TTL_S = 300
+MIN_TTL_S = 30
+MIN_POLL_INTERVAL_S = 5
+
+_VCS_PROVIDERS: tuple[VcsProvider, ...] = ("github", "gitlab", "bitbucket", "bitbucket-server")
+_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+
+#: Every variable, in the order of the README's table.
+VARIABLES = tuple(
+    PREFIX + name
+    for name in (
+        "SOURCE SOURCE_TOKEN SOURCE_TOKEN_FILE"
+        " VCS_PROVIDER VCS_REPO VCS_TOKEN VCS_TOKEN_FILE VCS_IDENTITY VCS_ENVIRONMENT"
+        " VCS_REF VCS_API_URL"
+        " AGE_KEY AGE_KEY_FILE PORT TOKEN TOKEN_FILE ID CACHE_TTL POLL_INTERVAL CACHE_PATH"
+        " VERIFY_KEY EXPECT_IDENTITY EXPECT_ENVIRONMENT KMS_ENDPOINT ROLLBACK_PROTECTION"
+        " TELEMETRY_URL SOCKET LOG_FORMAT LOG_LEVEL"
+    ).split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A token, either given (``value``) or in a file that is read anew at each use (``path``)."""
+
+    value: str | None = field(default=None, repr=False)
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSourceConfig:
+    """An artifact in a file."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSourceConfig:
+    """An artifact behind an http or https URL; the URL may hold userinfo or a signed query."""
+
+    url: str = field(repr=False)
+    token: Credential | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class S3SourceConfig:
+    """An artifact in S3, by the URL as it was given."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VcsSourceConfig:
+    """An artifact in a repository of a version control service."""
+
+    provider: VcsProvider
+    repo: str
+    token: Credential
+    identity: str
+    environment: str
+    ref: str | None = None
+    api_url: str | None = None
+
+
+SourceConfig: TypeAlias = FileSourceConfig | HttpSourceConfig | S3SourceConfig | VcsSourceConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the agent was asked to do. Times are in seconds."""
+
+    source: SourceConfig
+    age_key: str | None = field(default=None, repr=False)
+    age_key_file: str | None = None
+    port: int = DEFAULT_PORT
+    token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
+    agent_id: str | None = None
+    cache_ttl_s: int = DEFAULT_TTL_S
+    poll_interval_s: int | None = None
+    cache_path: str | None = None
+    verify_key: VerifyKey | None = field(default=None, repr=False)
+    expect_identity: str | None = None
+    expect_environment: str | None = None
+    kms_endpoint: str | None = None
+    rollback_protection: bool = False
+    telemetry_url: str | None = field(default=None, repr=False)
+    socket: str | None = None
+    log_format: str = "text"
+    log_level: str = "info"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def just_in_time(self) -> bool:
+        """Whether each request decrypts anew (a cache TTL of 0)."""
+        return self.cache_ttl_s == 0
+
+
+def load(env: Mapping[str, str], read_file: ReadFile) -> Config:
+    """The configuration that ``env`` describes.
+
+    ``read_file`` gets a path and returns the file's bytes, or raises OSError.
+
+    Raises:
+        ConfigInvalid: with every problem there is, none of which repeats a value.
+    """
+    return _Reader(env, read_file).config()
+
+
+class _Reader:
+    """Reads variable by variable and collects what is wrong instead of stopping at it."""
+
+    def __init__(self, env: Mapping[str, str], read_file: ReadFile) -> None:
+        self._env = env
+        self._read_file = read_file
+        self._problems: list[str] = []
+        self._warnings: list[str] = []
+
+    def config(self) -> Config:
+        source = self._source()
+        ttl_s = self._ttl()
+        poll_interval_s = self._integer("POLL_INTERVAL", MIN_POLL_INTERVAL_S)
+        if poll_interval_s is not None and 0 < ttl_s <= poll_interval_s:
+            self._problem("POLL_INTERVAL", f"must be below {PREFIX}CACHE_TTL")
+        verify_key = self._verify_key()
+        vcs = source if isinstance(source, VcsSourceConfig) else None
+        self._warn_of_plain_http(source, verify_key)
+        self._warn_of_unknown_names()
+        fields = {
+            "age_key": self._age_key(),
+            "age_key_file": self._age_key_file(),
+            "port": self._integer("PORT", 1, 65535) or DEFAULT_PORT,
+            "token": self._token(),
+            "token_file": self._text("TOKEN_FILE"),
+            "agent_id": self._text("ID"),
+            "cache_ttl_s": ttl_s,
+            "poll_interval_s": poll_interval_s,
+            "cache_path": self._text("CACHE_PATH"),
+            "verify_key": verify_key,
+            "expect_identity": self._text("EXPECT_IDENTITY") or (vcs and vcs.identity),
+            "expect_environment": self._text("EXPECT_ENVIRONMENT") or (vcs and vcs.environment),
+            "kms_endpoint": self._base_url("KMS_ENDPOINT"),
+            "rollback_protection": self._rollback_protection(),
+            "telemetry_url": self._telemetry_url(),
+            "socket": self._text("SOCKET"),
+            "log_format": self._choice("LOG_FORMAT", FORMATS) or "text",
+            "log_level": self._choice("LOG_LEVEL", tuple(LEVELS)) or "info",
+        }
+        if self._problems or source is None:
+            raise ConfigInvalid(self._problems)
+        return Config(source=source, warnings=tuple(self._warnings), **fields)  # type: ignore[arg-type]  # the keys are the fields' names, checked by tests
+
+    # --- one value ----------------------------------------------------------------------------
+
+    def _problem(self, name: str, what: str) -> None:
+        self._problems.append(f"{PREFIX}{name} {what}")
+
+    def _is_set(self, name: str) -> bool:
+        return PREFIX + name in self._env
+
+    def _text(self, name: str) -> str | None:
+        value = self._env.get(PREFIX + name)
+        if value is not None and not value.strip():
+            empty = f"{PREFIX}{name} is set but empty"
+            if empty not in self._problems:
+                self._problems.append(empty)
+            return None
+        return value
+
+    def _integer(self, name: str, lowest: int, highest: int | None = None) -> int | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        # str.isdecimal alone would let digits of other scripts pass, int() underscores.
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+        if number < lowest or (highest is not None and number > highest):
+            bounds = f"from {lowest} to {highest}" if highest else f"of at least {lowest}"
+            self._problem(name, f"must be a whole number {bounds}")
+            return None
+        return number
+
+    def _choice(self, name: str, allowed: tuple[str, ...]) -> str | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        if text.lower() not in allowed:
+            self._problem(name, f"must be one of {', '.join(allowed)}")
+            return None
+        return text.lower()
+
+    def _url(self, name: str, text: str) -> SplitResult | None:
+        """``text`` as an http(s) URL with a host, or a problem."""
+        try:
+            url = urlsplit(text)
+            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not text.isprintable() or " " in text:
+            self._problem(name, "is not a valid http or https URL")
+            return None
+        return url
+
+    def _base_url(self, name: str) -> str | None:
+        """A URL that credentials are sent to: https, or loopback; its path is kept."""
+        text = self._text(name)
+        if text is None:
+            return None
+        url = self._url(name, text)
+        if url is None:
+            return None
+        if url.query or url.fragment or url.username is not None or url.password is not None:
+            self._problem(name, "must be a base URL, without userinfo, query or fragment")
+        if not _is_private(url):
+            self._problem(name, "must be https, because credentials are sent to it")
+        return text.rstrip("/")
+
+    def _credential(self, name: str) -> Credential | None:
+        value, path = self._text(name), self._text(name + "_FILE")
+        if value is not None and path is not None:
+            self._problem(name, f"and {PREFIX}{name}_FILE are both set; keep one")
+        if value is not None and not _is_header_text(value.strip()):
+            self._problem(name, "has characters that no HTTP header may have")
+        if value is None and path is None:
+            return None
+        return Credential(value=value.strip() if value else None, path=path)
+
+    # --- variables with a rule of their own -----------------------------------------------------
+
+    def _source(self) -> SourceConfig | None:
+        vcs_names = [name for name in self._env if name.startswith(PREFIX + "VCS_")]
+        if self._is_set("SOURCE") and vcs_names:
+            self._problem("SOURCE", f"and {', '.join(sorted(vcs_names))} are both set; keep one")
+            return None
+        if vcs_names:
+            return self._vcs_source()
+        if self._is_set("SOURCE"):
+            return self._plain_source()
+        self._problem("SOURCE", f"is not set, nor are {PREFIX}VCS_*: name where the artifact is")
+        return None
+
+    def _plain_source(self) -> SourceConfig | None:
+        text = self._text("SOURCE")
+        token = self._credential("SOURCE_TOKEN")
+        if text is None:
+            return None
+        scheme, has_scheme, _ = text.partition("://")
+        scheme = scheme.lower() if has_scheme else ""
+        if scheme in ("http", "https"):
+            return self._http_source(text, token)
+        if token is not None:
+            self._problem("SOURCE_TOKEN", "goes with an http or https source only")
+        if scheme == "s3":
+            bucket, _, key = text[len("s3://") :].partition("/")
+            if not bucket or not (key or bucket.startswith("arn:")):
+                self._problem("SOURCE", "must be s3://BUCKET/KEY, or s3://arn:...")
+            return S3SourceConfig(text)
+        if scheme == "file":
+            return self._file_url(text)
+        if scheme:
+            self._problem("SOURCE", "must be an http, https, s3 or file URL, or a file's path")
+            return None
+        return FileSourceConfig(text)
+
+    def _file_url(self, text: str) -> SourceConfig | None:
+        url = urlsplit(text)
+        if url.netloc not in ("", "localhost") or not url.path or url.query or url.fragment:
+            self._problem("SOURCE", "must be file:///PATH, with nothing after the path")
+            return None
+        return FileSourceConfig(unquote(url.path))
+
+    def _http_source(self, text: str, token: Credential | None) -> SourceConfig | None:
+        url = self._url("SOURCE", text)
+        if url is None:
+            return None
+        has_userinfo = url.username is not None or url.password is not None
+        if has_userinfo and token is not None:
+            self._problem("SOURCE", f"has userinfo, and {PREFIX}SOURCE_TOKEN is set; keep one")
+        if (has_userinfo or token is not None) and not _is_private(url):
+            self._problem("SOURCE", "must be https, because credentials are sent to it")
+        return HttpSourceConfig(url=text, token=token)
+
+    def _vcs_source(self) -> SourceConfig | None:
+        provider = self._choice("VCS_PROVIDER", _VCS_PROVIDERS)
+        repo, token = self._text("VCS_REPO"), self._credential("VCS_TOKEN")
+        identity, environment = self._text("VCS_IDENTITY"), self._text("VCS_ENVIRONMENT")
+        ref, api_url = self._text("VCS_REF"), self._base_url("VCS_API_URL")
+        required = ("PROVIDER", "REPO", "IDENTITY", "ENVIRONMENT")
+        missing = [f"{PREFIX}VCS_{n}" for n in required if not self._is_set(f"VCS_{n}")]
+        if not (self._is_set("VCS_TOKEN") or self._is_set("VCS_TOKEN_FILE")):
+            missing.append(f"{PREFIX}VCS_TOKEN (or _TOKEN_FILE)")
+        if missing:
+            self._problems.append(f"{', '.join(missing)} must be set with the other VCS variables")
+        if not (provider and repo and token and identity and environment):
+            return None
+        return VcsSourceConfig(
+            provider=next(known for known in _VCS_PROVIDERS if known == provider),
+            repo=repo,
+            token=token,
+            identity=identity,
+            environment=environment,
+            ref=ref,
+            api_url=api_url,
+        )
+
+    def _ttl(self) -> int:
+        ttl_s = self._integer("CACHE_TTL", 0)
+        if ttl_s is None:
+            return DEFAULT_TTL_S
+        if 0 < ttl_s < MIN_TTL_S:
+            self._problem("CACHE_TTL", f"must be 0 (just-in-time) or at least {MIN_TTL_S}")
+        return ttl_s
+
+    def _token(self) -> str | None:
+        token = self._text("TOKEN")
+        if token is not None and not _is_header_text(token):
+            self._problem("TOKEN", "must be printable, without spaces at its ends")
+        return token
+
+    def _age_key(self) -> str | None:
+        text = self._text("AGE_KEY")
+        if text is not None:
+            self._check_age_key("AGE_KEY", text)
+        return text
+
+    def _age_key_file(self) -> str | None:
+        path = self._text("AGE_KEY_FILE")
+        if path is not None:
+            try:
+                text = self._read_file(path).decode("utf-8")
+            except (OSError, ValueError) as exc:
+                why = (isinstance(exc, OSError) and exc.strerror) or "it is not text"
+                self._problem("AGE_KEY_FILE", f"cannot be read: {why}")
+            else:
+                self._check_age_key("AGE_KEY_FILE", text)
+        return path
+
+    def _check_age_key(self, name: str, text: str) -> None:
+        try:
+            parse_age_identities(text)
+        except KeyMalformed as exc:
+            self._problem(name, f"is malformed: {exc}")
+
+    def _verify_key(self) -> VerifyKey | None:
+        text = self._text("VERIFY_KEY")
+        if text is None:
+            return None
+        try:
+            return parse_verify_key(text)
+        except KeyMalformed as exc:
+            self._problem("VERIFY_KEY", f"is malformed: {exc}")
+            return None
+
+    def _rollback_protection(self) -> bool:
+        choice = self._choice("ROLLBACK_PROTECTION", tuple(_SWITCH))
+        protect = choice is not None and _SWITCH[choice]
+        if protect and not self._is_set("VERIFY_KEY"):
+            self._problem("ROLLBACK_PROTECTION", f"needs {PREFIX}VERIFY_KEY")
+        if protect and not self._is_set("CACHE_PATH"):
+            self._warnings.append(
+                f"{PREFIX}ROLLBACK_PROTECTION without {PREFIX}CACHE_PATH forgets at a restart"
+                " what it has accepted"
+            )
+        return protect
+
+    def _telemetry_url(self) -> str | None:
+        text = self._text("TELEMETRY_URL")
+        url = self._url("TELEMETRY_URL", text) if text else None
+        if url is None:
+            return None
+        return url._replace(path="/v1/logs").geturl() if url.path in ("", "/") else text
+
+    # --- warnings -------------------------------------------------------------------------------
+
+    def _warn_of_plain_http(self, source: SourceConfig | None, key: VerifyKey | None) -> None:
+        if (
+            isinstance(source, HttpSourceConfig)
+            and key is None
+            and not _is_private(urlsplit(source.url))
+        ):
+            self._warnings.append(
+                "THE SOURCE IS PLAIN HTTP AND NO VERIFY KEY IS SET: whoever is on the way can"
+                f" revoke, replace and replay artifacts. Use https, or set {PREFIX}VERIFY_KEY"
+            )
+
+    def _warn_of_unknown_names(self) -> None:
+        for name in sorted(self._env):
+            if name.startswith(PREFIX) and name not in VARIABLES:
+                self._warnings.append(f"{name} is not a variable of clef-agent, and is ignored")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, as it stands in a URL without brackets, is this machine and no other."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_private(url: SplitResult) -> bool:
+    """Whether nobody on the way can read what is sent there."""
+    return url.scheme == "https" or is_loopback(url.hostname or "")
+
+
+def _is_header_text(value: str) -> bool:
+    """Whether ``value`` survives the way through an HTTP header unchanged."""
+    return value.isprintable() and value == value.strip()

@@ -1,0 +1,85 @@
+"""Opens age files with the identities that configuration names.
+
+Source: https://github.com/C2SP/C2SP/blob/main/age.md, through pyrage
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clef_agent.errors import DecryptFailed
+from clef_agent.keys import KeyMalformed, parse_age_identities
+
+if TYPE_CHECKING:
+    import pyrage
+
+    from clef_agent.config import ReadFile
+
+#: What a binary age file begins with. An armored one is not part of the artifact format.
+_AGE_MAGIC = b"age-encryption.org/v1\n"
+
+
+class AgeKeyring:
+    """The age identities: those given inline, and those in a file, which may change on disk."""
+
+    def __init__(self, inline: str | None, key_file: str | None, read_file: ReadFile) -> None:
+        self._inline = parse_age_identities(inline) if inline else ()
+        self._key_file = key_file
+        self._read_file = read_file
+        self._from_file: tuple[pyrage.x25519.Identity, ...] = ()
+        self.reload()
+
+    def reload(self) -> bool:
+        """Reads the key file anew; returns whether it could be read.
+
+        A file that cannot be read, or holds no key, changes nothing: the keys of before may still
+        open what is to come.
+        """
+        if self._key_file is None:
+            return False
+        try:
+            text = self._read_file(self._key_file).decode("utf-8")
+            self._from_file = parse_age_identities(text)
+        except (OSError, UnicodeDecodeError, KeyMalformed):
+            return False
+        return True
+
+    def open(self, ciphertext: bytes) -> bytes:
+        """The plaintext of the binary age file ``ciphertext``.
+
+        When no identity matches, the key file is read anew and tried once more: a key rotated on
+        disk needs no restart.
+
+        Raises:
+            DecryptFailed: no identity matches, or the file is no sound age file.
+        """
+        if not ciphertext.startswith(_AGE_MAGIC):
+            raise DecryptFailed("the ciphertext is not a binary age file")
+        if not self._inline and not self._from_file and not self.reload():
+            raise DecryptFailed(
+                "it is encrypted with age, and no age key is configured:"
+                " set CLEF_AGENT_AGE_KEY_FILE or CLEF_AGENT_AGE_KEY"
+            )
+        try:
+            return self._open(ciphertext)
+        except DecryptFailed:
+            before = self._from_file
+            if self.reload() and not _same(before, self._from_file):
+                return self._open(ciphertext)
+            raise
+
+    def _open(self, ciphertext: bytes) -> bytes:
+        import pyrage
+
+        try:
+            plaintext: bytes = pyrage.decrypt(ciphertext, [*self._inline, *self._from_file])
+        except (pyrage.DecryptError, ValueError) as exc:
+            raise DecryptFailed(f"age cannot open it: {exc}") from None
+        return plaintext
+
+
+def _same(
+    before: tuple[pyrage.x25519.Identity, ...], after: tuple[pyrage.x25519.Identity, ...]
+) -> bool:
+    # Identities do not compare; their public halves do.
+    return [str(i.to_public()) for i in before] == [str(i.to_public()) for i in after]

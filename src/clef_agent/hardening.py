@@ -1,0 +1,53 @@
+"""What the process takes from itself at start, so that its memory stays its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import MutableMapping
+
+#: Variables that hold a secret themselves; they leave the environment once they have been read.
+SECRET_VARIABLES = (
+    "CLEF_AGENT_AGE_KEY",
+    "CLEF_AGENT_TOKEN",
+    "CLEF_AGENT_SOURCE_TOKEN",
+    "CLEF_AGENT_VCS_TOKEN",
+)
+
+#: prctl(2), https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
+_PR_SET_DUMPABLE = 4
+
+
+def harden_process() -> None:
+    """No core dumps, no reading of our memory by the same user, no files that others can read."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_descriptor_limit() -> int:
+    """Raises the soft limit of descriptors to the hard one; returns what is in force.
+
+    Source: getrlimit(2), RLIMIT_NOFILE
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            pass  # macOS refuses "unlimited"; the soft limit stays
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
+def forget_secret_variables(environ: MutableMapping[str, str]) -> None:
+    """Takes the agent's own secrets out of ``environ``, so that no child inherits them.
+
+    The kernel's copy of the initial environment stays readable in /proc/PID/environ; the
+    ``_FILE`` variables avoid that, and PR_SET_DUMPABLE closes it to other processes of the user.
+    """
+    for name in SECRET_VARIABLES:
+        environ.pop(name, None)

@@ -1,0 +1,1 @@
+"""Key services that unwrap an envelope's data key."""

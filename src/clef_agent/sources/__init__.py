@@ -1,0 +1,1 @@
+"""Places an artifact can lie."""
