@@ -28,20 +28,41 @@ DEFAULT_TTL_S = 300
 MIN_TTL_S = 30
 MIN_POLL_INTERVAL_S = 5
 
+_MAX_DIGITS = 9
 _VCS_PROVIDERS: tuple[VcsProvider, ...] = ("github", "gitlab", "bitbucket", "bitbucket-server")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 #: Every variable, in the order of the README's table.
-VARIABLES = tuple(
-    PREFIX + name
-    for name in (
-        "SOURCE SOURCE_TOKEN SOURCE_TOKEN_FILE"
-        " VCS_PROVIDER VCS_REPO VCS_TOKEN VCS_TOKEN_FILE VCS_IDENTITY VCS_ENVIRONMENT"
-        " VCS_REF VCS_API_URL"
-        " AGE_KEY AGE_KEY_FILE PORT TOKEN TOKEN_FILE ID CACHE_TTL POLL_INTERVAL CACHE_PATH"
-        " VERIFY_KEY EXPECT_IDENTITY EXPECT_ENVIRONMENT KMS_ENDPOINT ROLLBACK_PROTECTION"
-        " TELEMETRY_URL SOCKET LOG_FORMAT LOG_LEVEL"
-    ).split()
+VARIABLES = (
+    "CLEF_AGENT_SOURCE",
+    "CLEF_AGENT_SOURCE_TOKEN",
+    "CLEF_AGENT_SOURCE_TOKEN_FILE",
+    "CLEF_AGENT_VCS_PROVIDER",
+    "CLEF_AGENT_VCS_REPO",
+    "CLEF_AGENT_VCS_TOKEN",
+    "CLEF_AGENT_VCS_TOKEN_FILE",
+    "CLEF_AGENT_VCS_IDENTITY",
+    "CLEF_AGENT_VCS_ENVIRONMENT",
+    "CLEF_AGENT_VCS_REF",
+    "CLEF_AGENT_VCS_API_URL",
+    "CLEF_AGENT_AGE_KEY",
+    "CLEF_AGENT_AGE_KEY_FILE",
+    "CLEF_AGENT_PORT",
+    "CLEF_AGENT_TOKEN",
+    "CLEF_AGENT_TOKEN_FILE",
+    "CLEF_AGENT_ID",
+    "CLEF_AGENT_CACHE_TTL",
+    "CLEF_AGENT_POLL_INTERVAL",
+    "CLEF_AGENT_CACHE_PATH",
+    "CLEF_AGENT_VERIFY_KEY",
+    "CLEF_AGENT_EXPECT_IDENTITY",
+    "CLEF_AGENT_EXPECT_ENVIRONMENT",
+    "CLEF_AGENT_KMS_ENDPOINT",
+    "CLEF_AGENT_ROLLBACK_PROTECTION",
+    "CLEF_AGENT_TELEMETRY_URL",
+    "CLEF_AGENT_SOCKET",
+    "CLEF_AGENT_LOG_FORMAT",
+    "CLEF_AGENT_LOG_LEVEL",
 )
 
 
@@ -198,7 +219,8 @@ class _Reader:
         if text is None:
             return None
         # str.isdecimal alone would let digits of other scripts pass, int() underscores.
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+        number = int(text) if is_number else -1
         if number < lowest or (highest is not None and number > highest):
             bounds = f"from {lowest} to {highest}" if highest else f"of at least {lowest}"
             self._problem(name, f"must be a whole number {bounds}")

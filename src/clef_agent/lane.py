@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,31 +41,23 @@ class Lane:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
-        def finish(set_outcome: Callable[[], None]) -> None:
+        def finish(settle: Callable[[], None]) -> None:
             self._busy = False
             if not done.done():
-                set_outcome()
+                settle()
 
         def work() -> None:
+            settle: Callable[[], None]
             try:
-                result = call()
-            except BaseException as exc:  # noqa: BLE001  # it is raised again where it was called
-                error = exc
-                post(lambda: done.set_exception(error))
-            else:
-                post(lambda: done.set_result(result))
-
-        def post(set_outcome: Callable[[], None]) -> None:
-            try:
-                loop.call_soon_threadsafe(finish, set_outcome)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
+                settle = partial(done.set_result, call())
+            except BaseException as exc:  # noqa: BLE001  # it is raised where it was asked for
+                settle = partial(done.set_exception, exc)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(finish, settle)
 
         threading.Thread(target=work, name=f"clef-{self._name}", daemon=True).start()
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await done
-        except TimeoutError:
-            if done.done() and not done.cancelled():
-                raise  # the call's own
-            raise LaneBlocked(f"the {self._name} operation took over {deadline_s:g} s") from None
+        finished, _ = await asyncio.wait([done], timeout=deadline_s)
+        if not finished:
+            done.cancel()
+            raise LaneBlocked(f"the {self._name} operation took over {deadline_s:g} s")
+        return done.result()

@@ -24,8 +24,11 @@ class NotAMoment(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time: ``text`` as it stands in the artifact (and in the signature), and
-    ``wall`` in seconds since 1970 UTC. Only ``wall`` is compared."""
+    """A point in time.
+
+    ``text`` is as it stands in the artifact and is signed; ``wall`` is in seconds since 1970 UTC,
+    and the only one that is compared.
+    """
 
     text: str
     wall: float

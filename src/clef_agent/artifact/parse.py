@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import cast
 
 from clef_agent.artifact import strict_json
 from clef_agent.artifact.model import (
@@ -131,9 +130,7 @@ def _envelope(document: dict[str, strict_json.JsonValue]) -> Envelope | None:
         return None
     if not isinstance(value, dict):
         raise InvalidShape("envelope is not an object")
-    envelope = _strings(
-        cast("dict[str, strict_json.JsonValue]", value), _ENVELOPE, IncompleteEnvelope
-    )
+    envelope = _strings(value, _ENVELOPE, IncompleteEnvelope)
     return Envelope(
         provider=envelope["provider"],
         key_id=envelope["keyId"],

@@ -28,7 +28,7 @@ class LoneSurrogate(ValueError):
     """A string holds half of a surrogate pair, which no UTF-8 can carry."""
 
 
-def loads(data: bytes) -> JsonValue:
+def loads(data: bytes | bytearray) -> JsonValue:
     """The value that ``data`` (UTF-8 text) describes.
 
     Raises:
