@@ -56,8 +56,10 @@ class Lane:
                 loop.call_soon_threadsafe(finish, settle)
 
         threading.Thread(target=work, name=f"clef-{self._name}", daemon=True).start()
-        finished, _ = await asyncio.wait([done], timeout=deadline_s)
-        if not finished:
-            done.cancel()
-            raise LaneBlocked(f"the {self._name} operation took over {deadline_s:g} s")
-        return done.result()
+        try:
+            await asyncio.wait([done], timeout=deadline_s)
+            if not done.done():
+                raise LaneBlocked(f"the {self._name} operation took over {deadline_s:g} s")
+            return done.result()
+        finally:
+            done.cancel()  # nobody waits for it any more
