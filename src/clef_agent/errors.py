@@ -21,9 +21,10 @@
     │   ├── Revoked, HashMismatch, SignatureMissing, SignatureInvalid
     │   ├── IdentityMismatch, RolledBack, Expired
     │   └── UnwrapFailed, DecryptFailed, PayloadInvalid
+    ├── DiskCopyUnusable         the copy on disk cannot be read or believed
     └── Unavailable              the agent holds nothing that it may serve
         ├── NotLoaded, CacheExpired, ArtifactExpired, ArtifactRevoked
-        ├── RefreshFailed        a request needed a refresh, or asked for one, and it failed
+        ├── AttemptFailed        a refresh or a decryption for this very request failed
         └── ShuttingDown, TooManyWaiters
 
 What a program decides on stands in class attributes, never in the text: ``reason`` is the
@@ -40,7 +41,7 @@ from typing import ClassVar
 class ClefError(Exception):
     """Any failure that clef-agent knows by name."""
 
-    reason: ClassVar[str] = "error"
+    reason: str = "error"
     hint: ClassVar[str] = ""
     transient: ClassVar[bool] = False
 
@@ -278,6 +279,13 @@ class PayloadInvalid(ArtifactError):
     hint = "Pack again: a payload is {namespace: {key: value}} or {key: value}, values strings."
 
 
+class DiskCopyUnusable(ClefError):
+    """There is a copy of the artifact on disk, but it cannot be read or believed."""
+
+    reason = "disk_copy"
+    hint = "It is made anew after the next successful fetch; nothing needs to be done."
+
+
 # --- serving ----------------------------------------------------------------------------------
 
 
@@ -321,12 +329,13 @@ class ArtifactRevoked(Unavailable):
     reason = "revoked"
 
 
-class RefreshFailed(Unavailable):
-    """A refresh that a request asked for failed, for the reason that it carries itself."""
+class AttemptFailed(Unavailable):
+    """A refresh or a decryption made for this very request failed; ``reason`` is the failure's."""
 
     def __init__(self, failure: ClefError, *, retry_after_s: float | None = None) -> None:
         self.failure = failure
-        super().__init__("refresh failed", detail=str(failure), retry_after_s=retry_after_s)
+        self.reason = failure.reason
+        super().__init__("the attempt failed", detail=str(failure), retry_after_s=retry_after_s)
 
 
 class ShuttingDown(Unavailable):

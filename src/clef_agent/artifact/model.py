@@ -127,3 +127,9 @@ class RollbackMark:
 
     packed_at: float
     revoked: bool = False
+
+
+def newest(*marks: RollbackMark | None) -> RollbackMark | None:
+    """The mark that allows least; None where all are."""
+    known = [mark for mark in marks if mark is not None]
+    return max(known, key=lambda mark: (mark.packed_at, mark.revoked), default=None)

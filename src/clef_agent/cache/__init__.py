@@ -1,0 +1,1 @@
+"""What was last accepted: in memory, and as ciphertext on disk."""

@@ -1,0 +1,208 @@
+"""The two ways of having secrets ready: kept decrypted, or decrypted for each request.
+
+A mode is an object. The server, health and the lifecycles know :class:`SecretsProvider` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+from clef_agent import errors
+from clef_agent.cache.memory import Held, Memory, WhyNot
+from clef_agent.clock import Clock
+from clef_agent.decrypt import Decryptor, Secrets
+from clef_agent.refresh import REQUEST_PATIENCE_S, Refreshed, Refresher
+
+Mode: TypeAlias = Literal["cached", "jit"]
+
+#: Requests that may wait for a change at the same time.
+MAX_WAITERS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Secrets that may be served now, and the hex SHA-256 of the artifact that they came from."""
+
+    secrets: Secrets
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What health and readiness tell. ``last_success_ms`` is in milliseconds since 1970 UTC."""
+
+    mode: Mode
+    revision: str | None
+    last_success_ms: int | None
+    why_not: WhyNot | None
+
+
+class SecretsProvider(Protocol):
+    """Secrets for the server."""
+
+    mode: Mode
+
+    async def open(self) -> Opened:
+        """The secrets.
+
+        Raises:
+            Unavailable: none may be served now.
+        """
+        ...
+
+    async def wait_for_change(self, digest: str, timeout_s: float) -> None:
+        """Returns when another artifact than ``digest`` is held, or after ``timeout_s``.
+
+        Raises:
+            Unavailable: at once, when what was held is wiped, the process drains, or
+                ``MAX_WAITERS`` wait already.
+        """
+        ...
+
+    async def refresh_on_demand(self) -> Refreshed:
+        """A refresh for whoever asks. Raises RefreshTooSoon or AttemptFailed."""
+        ...
+
+    def status(self) -> Status:
+        """The state as it is now, without asking the source."""
+        ...
+
+    def changed(self) -> None:
+        """To be called after each change of what is held: wakes those who wait for one."""
+        ...
+
+    def drain(self) -> None:
+        """Sends home those who wait: the process is about to end."""
+        ...
+
+
+class _Provider:
+    """What both modes share."""
+
+    mode: Mode
+
+    def __init__(self, memory: Memory, refresher: Refresher, clock: Clock) -> None:
+        self._memory = memory
+        self._refresher = refresher
+        self._clock = clock
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._draining = False
+
+    async def _current(self) -> Held:
+        """What is held and may be served; what has merely passed its time is fetched anew."""
+        why_not = self._memory.why_not(self._clock.now())
+        if why_not in (errors.CacheExpired, errors.ArtifactExpired):
+            await self._refresher.recover()
+        elif why_not is not None:
+            raise self._refresher.unavailable(why_not)
+        held = self._memory.held
+        if held is None:  # a wipe since the check, in another task
+            raise self._refresher.unavailable(errors.NotLoaded)
+        return held
+
+    async def wait_for_change(self, digest: str, timeout_s: float) -> None:
+        """See SecretsProvider."""
+        if len(self._waiters) >= MAX_WAITERS:
+            raise errors.TooManyWaiters(f"{MAX_WAITERS} requests wait already", retry_after_s=1)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not self._has_changed(digest):
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters.add(waiter)
+            try:
+                await asyncio.wait([waiter], timeout=left_s)
+            finally:
+                self._waiters.discard(waiter)
+
+    def _has_changed(self, digest: str) -> bool:
+        if self._draining:
+            raise errors.ShuttingDown("the agent is shutting down")
+        why_not = self._memory.why_not(self._clock.now())
+        if why_not is not None:
+            raise self._refresher.unavailable(why_not)
+        held = self._memory.held
+        return held is not None and held.artifact.digest != digest
+
+    async def refresh_on_demand(self) -> Refreshed:
+        """See SecretsProvider."""
+        return await self._refresher.refresh_on_demand()
+
+    def status(self) -> Status:
+        """See SecretsProvider."""
+        held, last_success = self._memory.held, self._memory.last_success
+        return Status(
+            mode=self.mode,
+            revision=held.artifact.revision if held else None,
+            last_success_ms=round(last_success.wall * 1000) if last_success else None,
+            why_not=self._memory.why_not(self._clock.now()),
+        )
+
+    def changed(self) -> None:
+        """See SecretsProvider."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def drain(self) -> None:
+        """See SecretsProvider."""
+        self._draining = True
+        self.changed()
+
+
+class CachedSecrets(_Provider):
+    """Decrypted once per artifact, and kept."""
+
+    mode: Mode = "cached"
+
+    async def open(self) -> Opened:
+        """See SecretsProvider."""
+        held = await self._current()
+        assert held.secrets is not None  # the refresher of this mode keeps them
+        return Opened(held.secrets, held.artifact.digest)
+
+
+class JustInTimeSecrets(_Provider):
+    """Decrypted anew for each request; nothing decrypted outlives the response.
+
+    ``max_concurrent`` bounds the calls to a key service under way at once, where one is asked.
+    """
+
+    mode: Mode = "jit"
+
+    def __init__(
+        self,
+        memory: Memory,
+        refresher: Refresher,
+        clock: Clock,
+        decryptor: Decryptor,
+        *,
+        max_concurrent: int = 8,
+    ) -> None:
+        super().__init__(memory, refresher, clock)
+        self._decryptor = decryptor
+        self._slots = asyncio.Semaphore(max_concurrent)
+
+    async def open(self) -> Opened:
+        """See SecretsProvider."""
+        held = await self._current()
+        try:
+            if held.artifact.envelope is None:
+                secrets = await self._decryptor.decrypt(held.verified)
+            else:
+                async with asyncio.timeout(REQUEST_PATIENCE_S), self._slots:
+                    secrets = await self._decryptor.decrypt(held.verified)
+        except errors.ArtifactError as exc:
+            raise errors.AttemptFailed(exc) from exc
+        except TimeoutError:
+            failure = errors.UnwrapUnavailable("the key service did not answer in time")
+            raise errors.AttemptFailed(failure) from None
+        # A wipe or an expiry while the key service answered counts: judge once more.
+        why_not = self._memory.why_not(self._clock.now())
+        if why_not is not None:
+            raise self._refresher.unavailable(why_not)
+        return Opened(secrets, held.artifact.digest)

@@ -1,0 +1,72 @@
+"""When to look next. Pure: delays in, delays out, randomness as an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+MIN_DELAY_S = 5.0
+MAX_DELAY_S = 60.0
+#: A stat costs next to nothing, and an operator who replaced a file is watching.
+FILE_INTERVAL_S = 1.0
+JUST_IN_TIME_INTERVAL_S = 5.0
+
+_JITTER = 0.10
+#: Of the time left until expiresAt: late enough to be of use, early enough to try again.
+_EXPIRY_SHARE = 0.8
+_FIRST_BACKOFF_S = 1.0
+#: A Retry-After is obeyed up to here. GitHub's rate limit, the longest in use, resets each hour.
+MAX_RETRY_AFTER_S = 3600.0
+
+
+def interval_s(*, ttl_s: int, configured_s: int | None, source_is_file: bool) -> float:
+    """How often to look when all is well, in seconds, before jitter."""
+    if source_is_file:
+        return FILE_INTERVAL_S
+    if configured_s is not None:
+        return float(configured_s)
+    if ttl_s == 0:
+        return JUST_IN_TIME_INTERVAL_S
+    return min(max(ttl_s / 10, MIN_DELAY_S), MAX_DELAY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Delays between refreshes around one interval. ``random`` spreads agents apart."""
+
+    interval_s: float
+    random: Random
+
+    def first_delay_s(self) -> float:
+        """From the first load to the first poll: anywhere in an interval.
+
+        A thousand agents that a deployment started together would otherwise ask together for ever.
+        """
+        return self.random.uniform(0, self.interval_s)
+
+    def delay_after_success_s(self, until_expiry_s: float | None) -> float:
+        """To the next poll. ``until_expiry_s`` is the time left of the artifact held, if any.
+
+        Expiry only ever shortens the delay, and never below ``MIN_DELAY_S``: an artifact that
+        expires in sixty days is polled as often as one that never does.
+        """
+        delay_s = self._jittered(self.interval_s)
+        shortest_s = min(MIN_DELAY_S, self.interval_s)
+        if until_expiry_s is not None:
+            delay_s = min(delay_s, until_expiry_s * _EXPIRY_SHARE)
+        return max(delay_s, shortest_s)
+
+    def delay_after_failure_s(self, failures: int, retry_after_s: float | None = None) -> float:
+        """To the next attempt after ``failures`` (1 or more) in a row.
+
+        1 s, 2 s, 4 s and so on up to the interval, with jitter; never sooner than the source
+        asked for with ``retry_after_s``.
+        """
+        # The exponent is bounded because 2.0 ** 1024 overflows, after a long night.
+        backoff_s = min(_FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16), self.interval_s)
+        asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+        # Jitter after a Retry-After runs one way only, and keeps a fleet from returning at once.
+        return max(self._jittered(backoff_s), asked_s * self.random.uniform(1.0, 1.0 + _JITTER))
+
+    def _jittered(self, delay_s: float) -> float:
+        return delay_s * self.random.uniform(1 - _JITTER, 1 + _JITTER)

@@ -1,0 +1,1 @@
+"""What happened, for whoever watches: events and metrics."""
