@@ -7,7 +7,6 @@ buffer is zeroed when the last user lets go of it: the holder, and each response
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Iterator
 from json.encoder import encode_basestring
 from typing import Final, NamedTuple
@@ -37,6 +36,18 @@ class Entry(NamedTuple):
         return self.key if self.namespace is None else f"{self.namespace}/{self.key}"
 
 
+class Plaintext(bytearray):
+    """A buffer that is zeroed when the last reference to it goes.
+
+    Each memoryview of it, and each slice of one, is such a reference. A transport that could
+    write a part only keeps a slice and drops the view it was given: whoever zeroed when that view
+    goes would send zeros to a slow reader.
+    """
+
+    def __del__(self) -> None:
+        zero(self)
+
+
 class NamesCollide(ValueError):
     """Two entries flatten to one name; ``candidates`` tell them apart."""
 
@@ -49,15 +60,15 @@ class Secrets:
     """One decrypted payload, ready to be served.
 
     ``json`` is the payload as packed, ``{namespace: {key: value}}`` or ``{key: value}``, as UTF-8
-    JSON. It is the one memoryview that everybody shares; the buffer behind it is zeroed as soon
-    as nobody holds it any more, so a response in flight keeps what it promised, and no longer.
+    JSON. The buffer behind it is zeroed as soon as nobody holds that view, nor a slice of it, any
+    more; so a response in flight keeps what it promised, and no longer.
     """
 
     __slots__ = ("__weakref__", "_entries", "_flat", "_names", "json")
 
     def __init__(self, payload: dict[str, str | dict[str, str]]) -> None:
         buffer, self._entries = _encode(payload)
-        self.json: memoryview = _self_zeroing(buffer)
+        self.json: memoryview = memoryview(buffer).toreadonly()
         self._names: dict[str, list[int]] | None = None
         self._flat: memoryview | None = None
 
@@ -129,14 +140,14 @@ class Secrets:
         colliding = [entry for same in by_name.values() if len(same) > 1 for entry in same]
         if colliding:
             raise NamesCollide(_candidates(colliding))
-        buffer = bytearray(b"{")
+        buffer = Plaintext(b"{")
         for name, (entry,) in by_name.items():
             if len(buffer) > 1:
                 buffer += b","
             buffer += encode_basestring(name).encode() + b":"
             buffer += self.json[entry.start : entry.end]
         buffer += b"}"
-        return _self_zeroing(buffer)
+        return memoryview(buffer).toreadonly()
 
 
 def parse_payload(plaintext: bytes | bytearray) -> Secrets:
@@ -171,9 +182,9 @@ def _text(value: strict_json.JsonValue) -> str:
     return value
 
 
-def _encode(payload: dict[str, str | dict[str, str]]) -> tuple[bytearray, list[Entry]]:
+def _encode(payload: dict[str, str | dict[str, str]]) -> tuple[Plaintext, list[Entry]]:
     """``payload`` as UTF-8 JSON, and where each value stands in it."""
-    buffer = bytearray(b"{")
+    buffer = Plaintext(b"{")
     entries: list[Entry] = []
 
     def put(namespace: str | None, members: Iterator[tuple[str, str]]) -> None:
@@ -204,17 +215,6 @@ def _candidates(entries: list[Entry]) -> list[str]:
     if len(set(names)) < len(names):
         return [entry.unambiguous_name for entry in entries]
     return names
-
-
-def _self_zeroing(buffer: bytearray) -> memoryview:
-    """A view that zeroes ``buffer`` when the last reference to it goes.
-
-    A transport that could not write at once holds the view until it has: zeroing any earlier
-    would send zeros to a slow reader. The view is read-only to everybody else.
-    """
-    view = memoryview(buffer).toreadonly()
-    weakref.finalize(view, zero, buffer)
-    return view
 
 
 def zero(buffer: bytearray) -> None:
