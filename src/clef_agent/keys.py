@@ -98,8 +98,7 @@ def decode_base64(text: str) -> bytes:
         raise ValueError("not base64: it has characters beyond ASCII") from None
     if b"-" in ascii_text or b"_" in ascii_text:
         ascii_text = ascii_text.replace(b"-", b"+").replace(b"_", b"/")
-    if len(ascii_text) % 4:
-        ascii_text = ascii_text.rstrip(b"=")
+    if not ascii_text.endswith(b"="):  # padding is whole or absent; half of it is damage
         ascii_text += b"=" * (-len(ascii_text) % 4)
     try:
         return binascii.a2b_base64(ascii_text, strict_mode=True)

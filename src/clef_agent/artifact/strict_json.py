@@ -16,8 +16,10 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 
 #: Deeper nesting has no use here, and costs stack.
 MAX_DEPTH = 32
-#: Digits of a signed 64-bit integer; longer ones mean different numbers to different readers.
+#: Signed 64-bit integers; what lies beyond means different numbers to different readers. Digits
+#: are counted first, because int() of very many takes quadratic time.
 _MAX_INTEGER_DIGITS = 19
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 class NotStrict(ValueError):
@@ -73,9 +75,11 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MAX_INTEGER_DIGITS:
-        raise NotStrict("it holds an integer beyond 64 bits")
-    return int(digits)
+    if len(digits.lstrip("-")) <= _MAX_INTEGER_DIGITS:
+        number = int(digits)
+        if _MIN_INTEGER <= number <= _MAX_INTEGER:
+            return number
+    raise NotStrict("it holds an integer beyond 64 bits")
 
 
 def _finite_float(digits: str) -> float:
@@ -87,7 +91,7 @@ def _finite_float(digits: str) -> float:
 
 def _check_depth(value: JsonValue) -> None:
     level: list[JsonValue] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for container in level
