@@ -46,12 +46,17 @@ class Policy:
 class VerifiedArtifact:
     """An artifact that passed every check but decryption. Only :func:`verify` makes one."""
 
-    __slots__ = ("artifact",)
+    __slots__ = ("_artifact",)
 
     def __init__(self, artifact: Artifact, *, proof: object) -> None:
         if proof is not _MADE_BY_VERIFY:
             raise TypeError("only verify() makes a VerifiedArtifact")
-        self.artifact = artifact
+        self._artifact = artifact
+
+    @property
+    def artifact(self) -> Artifact:
+        """What was proven; it cannot be exchanged for another."""
+        return self._artifact
 
 
 def verify(
