@@ -59,6 +59,9 @@ class AgeKeyring:
             raise DecryptFailed(
                 "it is encrypted with age, and no age key is configured:"
                 " set CLEF_AGENT_AGE_KEY_FILE or CLEF_AGENT_AGE_KEY"
+                if self._key_file is None
+                else "it is encrypted with age, and CLEF_AGENT_AGE_KEY_FILE cannot be read"
+                " or holds no age key"
             )
         try:
             return self._open(ciphertext)
