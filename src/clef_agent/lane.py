@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ T = TypeVar("T")
 
 
 class LaneBlocked(TimeoutError):
-    """The call, or one before it, did not come back in time."""
+    """The call, or one before it, did not come back in time, or no thread could be had."""
 
 
 class Lane:
@@ -52,10 +51,16 @@ class Lane:
                 settle = partial(done.set_result, call())
             except BaseException as exc:  # noqa: BLE001  # it is raised where it was asked for
                 settle = partial(done.set_exception, exc)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            try:
                 loop.call_soon_threadsafe(finish, settle)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                self._busy = False
 
-        threading.Thread(target=work, name=f"clef-{self._name}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"clef-{self._name}", daemon=True).start()
+        except RuntimeError:  # as many threads as the system allows; later there may be room
+            self._busy = False
+            raise LaneBlocked(f"no thread can be had for the {self._name} operation") from None
         try:
             await asyncio.wait([done], timeout=deadline_s)
             if not done.done():
