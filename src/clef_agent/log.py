@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 
@@ -22,13 +23,17 @@ LEVELS = {
 FORMATS = ("text", "json")
 
 
+#: What would end the line, drive the reader's terminal, or not fit into UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
 class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("[clef-agent] %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         # One event is one line: whoever writes the store must not be able to forge another.
-        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
+        return _UNPRINTABLE.sub(_escaped, super().format(record))
 
 
 class _Json(logging.Formatter):
@@ -39,7 +44,13 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        return json.dumps(line, ensure_ascii=False)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)  # ASCII only: nothing in it can end the line
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 class _BelowWarning(logging.Filter):
