@@ -8,12 +8,15 @@ import resource
 import sys
 from collections.abc import MutableMapping
 
-#: Variables that hold a secret themselves; they leave the environment once they have been read.
+#: Variables that hold a secret, or may (a URL's userinfo, a signed query); they leave the
+#: environment once they have been read.
 SECRET_VARIABLES = (
     "CLEF_AGENT_AGE_KEY",
     "CLEF_AGENT_TOKEN",
+    "CLEF_AGENT_SOURCE",
     "CLEF_AGENT_SOURCE_TOKEN",
     "CLEF_AGENT_VCS_TOKEN",
+    "CLEF_AGENT_TELEMETRY_URL",
 )
 
 #: prctl(2), https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
