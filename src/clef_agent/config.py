@@ -66,37 +66,37 @@ VARIABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Credential:
     """A token, either given (``value``) or in a file that is read anew at each use (``path``)."""
 
-    value: str | None = field(default=None, repr=False)
+    value: str | None = None
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FileSourceConfig:
     """An artifact in a file."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class HttpSourceConfig:
     """An artifact behind an http or https URL; the URL may hold userinfo or a signed query."""
 
-    url: str = field(repr=False)
+    url: str
     token: Credential | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class S3SourceConfig:
     """An artifact in S3, by the URL as it was given."""
 
-    url: str = field(repr=False)
+    url: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VcsSourceConfig:
     """An artifact in a repository of a version control service."""
 
@@ -114,25 +114,28 @@ SourceConfig: TypeAlias = FileSourceConfig | HttpSourceConfig | S3SourceConfig |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the agent was asked to do. Times are in seconds."""
+    """What the agent was asked to do. Times are in seconds.
+
+    No free text is in its ``repr``: a secret may stand in any variable by mistake.
+    """
 
     source: SourceConfig
     age_key: str | None = field(default=None, repr=False)
-    age_key_file: str | None = None
+    age_key_file: str | None = field(default=None, repr=False)
     port: int = DEFAULT_PORT
     token: str | None = field(default=None, repr=False)
-    token_file: str | None = None
-    agent_id: str | None = None
+    token_file: str | None = field(default=None, repr=False)
+    agent_id: str | None = field(default=None, repr=False)
     cache_ttl_s: int = DEFAULT_TTL_S
     poll_interval_s: int | None = None
-    cache_path: str | None = None
+    cache_path: str | None = field(default=None, repr=False)
     verify_key: VerifyKey | None = field(default=None, repr=False)
-    expect_identity: str | None = None
-    expect_environment: str | None = None
-    kms_endpoint: str | None = None
+    expect_identity: str | None = field(default=None, repr=False)
+    expect_environment: str | None = field(default=None, repr=False)
+    kms_endpoint: str | None = field(default=None, repr=False)
     rollback_protection: bool = False
     telemetry_url: str | None = field(default=None, repr=False)
-    socket: str | None = None
+    socket: str | None = field(default=None, repr=False)
     log_format: str = "text"
     log_level: str = "info"
     warnings: tuple[str, ...] = ()
@@ -256,7 +259,7 @@ class _Reader:
         url = self._url(name, text)
         if url is None:
             return None
-        if url.query or url.fragment or url.username is not None or url.password is not None:
+        if url.query or url.fragment or _has_userinfo(url):
             self._problem(name, "must be a base URL, without userinfo, query or fragment")
         if not _is_private(url):
             self._problem(name, "must be https, because credentials are sent to it")
@@ -266,7 +269,7 @@ class _Reader:
         value, path = self._text(name), self._text(name + "_FILE")
         if value is not None and path is not None:
             self._problem(name, f"and {PREFIX}{name}_FILE are both set; keep one")
-        if value is not None and not _is_header_text(value.strip()):
+        if value is not None and not (value.isascii() and _is_header_text(value.strip())):
             self._problem(name, "has characters that no HTTP header may have")
         if value is None and path is None:
             return None
@@ -276,30 +279,29 @@ class _Reader:
 
     def _source(self) -> SourceConfig | None:
         vcs_names = [name for name in self._env if name.startswith(PREFIX + "VCS_")]
+        token = self._credential("SOURCE_TOKEN")
+        plain = self._plain_source(token) if self._is_set("SOURCE") else None
+        vcs = self._vcs_source() if vcs_names else None
         if self._is_set("SOURCE") and vcs_names:
             self._problem("SOURCE", f"and {', '.join(sorted(vcs_names))} are both set; keep one")
-            return None
-        if vcs_names:
-            return self._vcs_source()
-        if self._is_set("SOURCE"):
-            return self._plain_source()
-        self._problem("SOURCE", f"is not set, nor are {PREFIX}VCS_*: name where the artifact is")
-        return None
+        elif vcs_names and token is not None:
+            self._problem("SOURCE_TOKEN", f"goes with {PREFIX}SOURCE, not with {PREFIX}VCS_*")
+        elif not self._is_set("SOURCE") and not vcs_names:
+            self._problem("SOURCE", f"is not set, nor are {PREFIX}VCS_*: name where to read from")
+        return plain or vcs
 
-    def _plain_source(self) -> SourceConfig | None:
+    def _plain_source(self, token: Credential | None) -> SourceConfig | None:
         text = self._text("SOURCE")
-        token = self._credential("SOURCE_TOKEN")
         if text is None:
             return None
-        scheme, has_scheme, _ = text.partition("://")
-        scheme = scheme.lower() if has_scheme else ""
+        scheme = _scheme(text)
         if scheme in ("http", "https"):
             return self._http_source(text, token)
         if token is not None:
             self._problem("SOURCE_TOKEN", "goes with an http or https source only")
         if scheme == "s3":
             bucket, _, key = text[len("s3://") :].partition("/")
-            if not bucket or not (key or bucket.startswith("arn:")):
+            if text[2:5] != "://" or not bucket or not (key or bucket.startswith("arn:")):
                 self._problem("SOURCE", "must be s3://BUCKET/KEY, or s3://arn:...")
             return S3SourceConfig(text)
         if scheme == "file":
@@ -310,20 +312,25 @@ class _Reader:
         return FileSourceConfig(text)
 
     def _file_url(self, text: str) -> SourceConfig | None:
-        url = urlsplit(text)
-        if url.netloc not in ("", "localhost") or not url.path or url.query or url.fragment:
+        try:
+            url = urlsplit(text)
+        except ValueError:  # an unclosed bracket where the host would stand
+            url = urlsplit("")
+        # As the file system has it, whatever its encoding.
+        path = unquote(url.path, errors="surrogateescape")
+        usable = url.netloc in ("", "localhost") and path.startswith("/") and "\0" not in path
+        if not usable or url.query or url.fragment:
             self._problem("SOURCE", "must be file:///PATH, with nothing after the path")
             return None
-        return FileSourceConfig(unquote(url.path))
+        return FileSourceConfig(path)
 
     def _http_source(self, text: str, token: Credential | None) -> SourceConfig | None:
         url = self._url("SOURCE", text)
         if url is None:
             return None
-        has_userinfo = url.username is not None or url.password is not None
-        if has_userinfo and token is not None:
+        if _has_userinfo(url) and token is not None:
             self._problem("SOURCE", f"has userinfo, and {PREFIX}SOURCE_TOKEN is set; keep one")
-        if (has_userinfo or token is not None) and not _is_private(url):
+        if (_has_userinfo(url) or token is not None) and not _is_private(url):
             self._problem("SOURCE", "must be https, because credentials are sent to it")
         return HttpSourceConfig(url=text, token=token)
 
@@ -415,6 +422,8 @@ class _Reader:
         url = self._url("TELEMETRY_URL", text) if text else None
         if url is None:
             return None
+        if _has_userinfo(url) and not _is_private(url):
+            self._problem("TELEMETRY_URL", "must be https, because credentials are sent to it")
         return url._replace(path="/v1/logs").geturl() if url.path in ("", "/") else text
 
     # --- warnings -------------------------------------------------------------------------------
@@ -444,6 +453,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _scheme(text: str) -> str:
+    """The scheme of a source, in lower case; "" for a path.
+
+    The known ones count without their slashes too: ``https:/host`` is a slip, and no path.
+    """
+    scheme, colon, rest = text.partition(":")
+    is_url = rest.startswith("//") or scheme.lower() in ("http", "https", "s3", "file")
+    return scheme.lower() if colon and is_url else ""
+
+
+def _has_userinfo(url: SplitResult) -> bool:
+    return url.username is not None or url.password is not None
 
 
 def _is_private(url: SplitResult) -> bool:
