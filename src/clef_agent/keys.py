@@ -45,8 +45,8 @@ def parse_age_identities(text: str) -> tuple[pyrage.x25519.Identity, ...]:
             )
         try:
             identities.append(pyrage.x25519.Identity.from_str(line))
-        except pyrage.IdentityError:
-            # The cause is dropped: its text could repeat a part of the key.
+        except (pyrage.IdentityError, UnicodeEncodeError):
+            # The cause is dropped: it could repeat a part of the key.
             raise KeyMalformed(
                 f"line {number} is not an age identity ({_AGE_IDENTITY}...)"
             ) from None
