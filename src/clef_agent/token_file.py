@@ -89,18 +89,26 @@ def find_token(
         TokenUnusable: ``CLEF_AGENT_TOKEN`` is no token, or the file that
             ``CLEF_AGENT_TOKEN_FILE`` names exists and holds none.
     """
-    value = env.get("CLEF_AGENT_TOKEN")
-    if value is not None:
-        return _sound(value, "CLEF_AGENT_TOKEN")
-    token_file = env.get("CLEF_AGENT_TOKEN_FILE")
-    if token_file is not None:
-        configured = _configured(token_file)
-        if configured is not None:
-            return configured
+    configured = configured_token(env)
+    if configured is not None:
+        return configured
     for path in token_paths(env, port, system_place):
         with suppress(OSError, _NotOurs, TokenUnusable):
             return _find(path)
     return None
+
+
+def configured_token(env: Mapping[str, str]) -> str | None:
+    """The token that a client was given: ``CLEF_AGENT_TOKEN``, or what its file holds.
+
+    Raises:
+        TokenUnusable: as :func:`find_token` says.
+    """
+    value = env.get("CLEF_AGENT_TOKEN")
+    if value is not None:
+        return _sound(value, "CLEF_AGENT_TOKEN")
+    token_file = env.get("CLEF_AGENT_TOKEN_FILE")
+    return None if token_file is None else _configured(token_file)
 
 
 def token_paths(

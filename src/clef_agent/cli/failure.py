@@ -1,0 +1,41 @@
+"""How a failure reaches a person: one line that says what is wrong, one that says what to do."""
+
+from __future__ import annotations
+
+import typer
+
+from clef_agent.errors import ClefError
+
+#: The exit code of a failure; wrong usage is 2, and comes from click.
+FAILED = 1
+
+
+class Failure(Exception):
+    """What a command could not do, and ``hint``, what the person may do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+def report(failure: Failure | ClefError) -> None:
+    """Writes ``failure`` to standard error: ``[clef-agent] ...``, and a hint if it has one."""
+    prefix = typer.style("[clef-agent]", fg=typer.colors.RED, bold=True)
+    typer.echo(f"{prefix} {printable(str(failure))}", err=True)
+    if failure.hint:
+        label = typer.style("hint:", bold=True)
+        typer.echo(f"{typer.style('[clef-agent]', dim=True)} {label} {failure.hint}", err=True)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with what could steer a terminal shown as an escape.
+
+    Artifacts and answers come from elsewhere: a name in them must not move the cursor or forge
+    a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
