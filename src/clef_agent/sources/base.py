@@ -10,6 +10,9 @@ SourceType: TypeAlias = Literal["file", "http", "s3", "vcs"]
 #: No outbound call may last longer, from its first byte to its last, in seconds.
 FETCH_DEADLINE_S = 15.0
 
+#: No source may hand out more, in bytes; whatever is larger is not read to its end.
+MAX_FETCH_BYTES = 32 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Validator:
