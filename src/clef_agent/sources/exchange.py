@@ -1,0 +1,108 @@
+"""One GET and its answer, as values: what is sent where, and where an answer leads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from clef_agent import __version__
+from clef_agent.errors import SourceMisdirected
+from clef_agent.sources.address import Address
+from clef_agent.sources.base import Validator
+
+#: Source: https://www.rfc-editor.org/rfc/rfc9110#section-15.4
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """A header that asks for the answer only if it changed, and the address it speaks of.
+
+    Two addresses may use one ETag for different things, so it is sent to no other one; neither
+    does it tell another origin what this agent holds.
+    """
+
+    fingerprint: str
+    #: ``if-none-match`` or ``if-modified-since``.
+    header: str
+    #: The ETag or the date, verbatim, its bytes read as Latin-1.
+    value: str
+
+    def validator(self) -> Validator:
+        """This precondition as a source hands it out."""
+        return Validator(f"{self.fingerprint} {self.header} {self.value}")
+
+    @classmethod
+    def of(cls, validator: Validator | None) -> Precondition | None:
+        """The precondition that ``validator`` was made from; None for one of another making."""
+        words = validator.token.split(" ", 2) if validator else []
+        return cls(*words) if len(words) == 3 else None  # noqa: PLR2004  # the three fields
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """A request for what lies at ``address``.
+
+    ``credentials`` are headers for the origin of the first address only. ``headers`` go along
+    with every redirect.
+    """
+
+    address: Address
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    precondition: Precondition | None = None
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the answer may be 304."""
+        return (
+            self.precondition is not None
+            and self.precondition.fingerprint == self.address.fingerprint
+        )
+
+    def wire_headers(self) -> dict[str, str]:
+        """All headers that are sent, but ``Host``; each character stands for one byte.
+
+        No content coding is accepted, so that the bytes counted are the bytes kept.
+        """
+        headers = {
+            "user-agent": f"clef-agent/{__version__}",
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            **self.headers,
+            **self.credentials,
+        }
+        if self.precondition is not None and self.is_conditional:
+            headers[self.precondition.header] = self.precondition.value
+        return headers
+
+    def following(self, answer: Answer) -> Get | None:
+        """The request that a redirect asks for, or None where ``answer`` is not one.
+
+        Credentials are dropped for good when a redirect leaves their origin: on the way back,
+        another origin would have chosen what they are used for.
+
+        Raises:
+            SourceMisdirected: there is no location, or it must not be followed.
+        """
+        if answer.status not in REDIRECTS:
+            return None
+        location = answer.headers.get("location")
+        if location is None:
+            raise SourceMisdirected(f"{self.address.origin} redirects, but does not say where to")
+        address = self.address.redirected(location)
+        if address.origin == self.address.origin:
+            return replace(self, address=address)
+        return replace(self, address=address, credentials={})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for ``request``, the last one if there were redirects."""
+
+    request: Get
+    status: int
+    #: Names in lower case; the first of several headers of one name; bytes read as Latin-1.
+    headers: Mapping[str, str] = field(repr=False)
+    #: Complete for the status 200, else empty.
+    body: bytes = field(default=b"", repr=False)
