@@ -7,7 +7,9 @@
     ├── StartFailed              the process cannot begin to serve
     │   ├── PortInUse
     │   ├── ListenFailed
-    │   └── TokenUnusable
+    │   ├── TokenUnusable
+    │   ├── SourceUnsupported    this version cannot read from there
+    │   └── LambdaUnsupported    this version has no lifecycle for Lambda
     ├── SourceError              fetch_failed: no artifact came back
     │   ├── SourceUnreachable    network, TLS, timeout
     │   ├── SourceDenied         401, 403
@@ -85,6 +87,20 @@ class TokenUnusable(StartFailed):
 
     reason = "token"
     hint = "Put one line of text into the file that CLEF_AGENT_TOKEN_FILE names, or remove it."
+
+
+class SourceUnsupported(StartFailed):
+    """The configuration is sound, but this version cannot read from such a source."""
+
+    reason = "source_unsupported"
+    hint = "Use an https URL or a file, or a version of clef-agent that knows this source."
+
+
+class LambdaUnsupported(StartFailed):
+    """The environment is Lambda's, and this version has no lifecycle for it."""
+
+    reason = "lambda_unsupported"
+    hint = "AWS_LAMBDA_RUNTIME_API is set; run clef-agent as a sidecar or a daemon instead."
 
 
 # --- sources ----------------------------------------------------------------------------------

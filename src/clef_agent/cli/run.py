@@ -1,0 +1,75 @@
+"""``clef-agent`` without a command: the agent itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from clef_agent import config as configuration
+from clef_agent.errors import ClefError, ConfigInvalid, LambdaUnsupported
+from clef_agent.hardening import forget_secret_variables, harden_process
+from clef_agent.lifecycle.agent import Agent
+from clef_agent.lifecycle.daemon import Daemon
+from clef_agent.log import LOGGER
+from clef_agent.log import configure as configure_log
+from clef_agent.wiring import assemble, read_file
+
+_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
+_FAILED: Final = 1
+
+
+def run_agent() -> int:
+    """Runs until a signal, or until serving is pointless; returns the exit code."""
+    harden_process()
+    env = dict(os.environ)
+    forget_secret_variables(os.environ)
+    configure_log()
+    try:
+        if _LAMBDA in env:
+            raise LambdaUnsupported("this version does not run as a Lambda extension yet")
+        config = configuration.load(env, read_file)
+        configure_log(config.log_format, config.log_level)
+        for warning in config.warnings:
+            LOGGER.warning("%s", warning)
+        return run_daemon(lambda: assemble(config, env))
+    except ClefError as exc:
+        return _failed(exc)
+
+
+def run_daemon(
+    assemble: Callable[[], Agent],
+    alongside: Callable[[Agent], Coroutine[Any, Any, None]] | None = None,
+) -> int:
+    """Runs what ``assemble`` makes as a daemon, with ``alongside`` beside it, if given.
+
+    Raises:
+        ClefError: from ``assemble``.
+    """
+    import uvloop
+
+    async def run() -> ClefError | None:
+        agent = assemble()
+        beside = asyncio.ensure_future(alongside(agent)) if alongside else None
+        try:
+            return await Daemon(agent).run()
+        finally:
+            if beside is not None:
+                beside.cancel()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        failure = runner.run(run())
+    sys.stdout.flush()
+    return 0 if failure is None else _failed(failure)
+
+
+def _failed(error: ClefError) -> int:
+    """Says what ended the agent, and what to do about it; returns the exit code."""
+    problems = error.problems if isinstance(error, ConfigInvalid) else (str(error),)
+    for problem in problems:
+        LOGGER.error("cannot start: %s", problem)
+    if error.hint:
+        LOGGER.error("hint: %s", error.hint)
+    return _FAILED

@@ -1,0 +1,88 @@
+"""An assembled agent: what a lifecycle drives."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from clef_agent.cache.keeper import CopyKeeper
+from clef_agent.cache.memory import Memory
+from clef_agent.clock import Clock
+from clef_agent.decrypt import Decryptor
+from clef_agent.errors import NotLoaded, TokenUnusable
+from clef_agent.log import LOGGER
+from clef_agent.provider import SecretsProvider
+from clef_agent.refresh import Refresher
+from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
+from clef_agent.server.listener import Listener
+from clef_agent.sources.base import Source
+from clef_agent.telemetry.metrics import Gauges, Metrics
+from clef_agent.token_file import ServedToken
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """The parts of one agent, each already made, none yet at work.
+
+    ``read_token`` reads the token anew from where it was configured, or gives the one in use.
+    """
+
+    source: Source
+    provider: SecretsProvider
+    refresher: Refresher
+    memory: Memory
+    keeper: CopyKeeper
+    decryptor: Decryptor
+    clock: Clock
+    metrics: Metrics
+    listener: Listener
+    sockets: tuple[socket.socket, ...]
+    token: ServedToken
+    read_token: Callable[[], ServedToken]
+    bearer: BearerToken = field(repr=False)
+
+    async def listen(self) -> None:
+        """Begins to answer on every socket."""
+        for listening in self.sockets:
+            await self.listener.serve(self._application(listening), listening)
+
+    def reload(self) -> None:
+        """Reads key and token files anew; what cannot be read stays as it was."""
+        self.decryptor.reload_keys()
+        try:
+            self.bearer.replace(self.read_token().value)
+        except TokenUnusable as exc:
+            LOGGER.error("the token stays as it was: %s", exc)
+
+    async def close(self) -> None:
+        """Lets go of secrets and connections to others."""
+        self.memory.wipe(NotLoaded)
+        await self.source.aclose()
+
+    def _application(self, listening: socket.socket) -> ASGIApp:
+        from clef_agent.server.app import SecretsEndpoint, create_routes
+
+        endpoint = SecretsEndpoint(self.provider)
+        is_unix = listening.family == socket.AF_UNIX
+        return Guards(
+            create_routes(self.provider, endpoint, self._render_metrics),
+            endpoint,
+            token=self.bearer,
+            hosts=None if is_unix else allowed_hosts(listening.getsockname()[1]),
+            requests=self.metrics.requests,
+        )
+
+    def _render_metrics(self) -> bytes:
+        status, last_success = self.provider.status(), self.memory.last_success
+        return self.metrics.render(
+            Gauges(
+                mode=status.mode,
+                ready=status.why_not is None,
+                last_success_age_s=last_success and last_success.age_s(self.clock.now()),
+            )
+        )

@@ -1,0 +1,73 @@
+"""The agent as a process of its own: a container's sidecar, or a service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Final
+
+from clef_agent.errors import ClefError
+from clef_agent.lifecycle.agent import Agent
+from clef_agent.lifecycle.polling import Polling
+from clef_agent.lifecycle.startup import first_load
+from clef_agent.log import LOGGER
+
+#: Requests under way get so long to end, in seconds.
+DRAIN_S: Final = 3.0
+#: Writing the last state of the copy on disk must not hold up an end, in seconds.
+_SETTLE_S: Final = 0.5
+
+
+class Daemon:
+    """Listens, loads, polls, and leaves when told to."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._polling = Polling(agent.refresher, agent.memory, agent.clock)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> ClefError | None:
+        """None after a signal to stop, or the failure that made serving pointless."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        await self._agent.listen()
+        serving = loop.create_task(self._serve())
+        stopping = loop.create_task(self._stopping.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        failure = await serving if serving.done() else None
+        serving.cancel()
+        self._agent.provider.drain()
+        await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
+        await self._agent.keeper.settle(_SETTLE_S)
+        await self._agent.close()
+        return failure
+
+    async def _serve(self) -> ClefError | None:
+        agent = self._agent
+        LOGGER.info("source: %s", agent.source.describe())
+        LOGGER.info("mode: %s", agent.provider.mode)
+        failure = await first_load(agent.refresher, agent.memory, asyncio.sleep)
+        if failure is not None:
+            return failure
+        LOGGER.info("token: [set]")
+        LOGGER.info("lifecycle: daemon")
+        LOGGER.info("Agent ready. Polling for updates.")
+        await self._polling.run()
+        raise AssertionError("polling ends by cancellation only")
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            # Asked twice: whoever waits for us has no more patience. Nothing is half-written that
+            # a rename does not make whole.
+            os._exit(0)
+        LOGGER.info("stopping")
+        self._stopping.set()
+
+    def _reload(self) -> None:
+        LOGGER.info("reloading keys and token, and refreshing")
+        self._agent.reload()
+        self._polling.wake()

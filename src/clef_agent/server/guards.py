@@ -1,0 +1,136 @@
+"""The one layer in front of every route: Host, bearer token, no-store, counting.
+
+Pure ASGI. It also sets the path to the one that stood in the request line: routes match before
+percent-decoding, so that ``%2F`` can be a part of a key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, Final
+
+from clef_agent.server.replies import NO_STORE, json_reply, send_reply
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: Routes whose path has no variable part; what metrics call a request by.
+_FIXED_ROUTES: Final = frozenset(
+    ("/v1/health", "/v1/ready", "/v1/secrets", "/v1/keys", "/v1/refresh", "/v1/metrics")
+)
+_READS: Final = frozenset(("GET", "HEAD"))
+_READ_WITH_TOKEN: Final = re.compile(r"/v1/(?:keys|secrets(?:/[^/]+){0,2})")
+_BEARER: Final = b"bearer "
+
+_FORBIDDEN: Final = json_reply(403, {"error": "Forbidden: invalid Host header"})
+_UNAUTHORIZED: Final = json_reply(
+    401, {"error": "Unauthorized"}, headers=((b"www-authenticate", b"Bearer"),)
+)
+
+
+class BearerToken:
+    """The token that clients must show. It can be replaced while the server runs."""
+
+    def __init__(self, value: str) -> None:
+        self.replace(value)
+
+    def replace(self, value: str) -> None:
+        """From now on, ``value`` is the token."""
+        self._value = value.encode("utf-8")
+
+    def is_shown_by(self, authorization: bytes | None) -> bool:
+        """Whether a header's value is ``Bearer TOKEN``, compared in constant time."""
+        if authorization is None or authorization[:7].lower() != _BEARER:
+            return False
+        return hmac.compare_digest(authorization[7:].strip(), self._value)
+
+
+def allowed_hosts(port: int) -> frozenset[bytes]:
+    """The Host headers that mean this listener. Anything else is a page in a browser that got a
+    name of its own to point at 127.0.0.1 (DNS rebinding).
+    """
+    names = (b"127.0.0.1", b"localhost")
+    return frozenset((*names, *(name + b":%d" % port for name in names)))
+
+
+class Guards:
+    """Lets a request through to ``app``, or answers it.
+
+    ``secrets`` serves the plain ``GET /v1/secrets`` without a detour through the router, which
+    costs a fifth of the throughput of the one route that matters. ``hosts`` is None on a Unix
+    socket, which no browser reaches.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        secrets: ASGIApp,
+        *,
+        token: BearerToken,
+        hosts: frozenset[bytes] | None,
+        requests: Counter[tuple[str, int]],
+    ) -> None:
+        self._app = app
+        self._secrets = secrets
+        self._token = token
+        self._hosts = hosts
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        host: bytes | None = None
+        authorization: bytes | None = None
+        hosts = authorizations = 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host, hosts = value, hosts + 1
+            elif name == b"authorization":
+                authorization, authorizations = value, authorizations + 1
+        path = scope["path"] = scope["raw_path"].decode("ascii")
+        send = self._counting(send, path)
+        if self._hosts is not None and (
+            host is None or hosts != 1 or host.lower() not in self._hosts
+        ):
+            await send_reply(_FORBIDDEN, send)
+            return
+        method = scope["method"]
+        if _needs_token(method, path):
+            # Two Authorization headers are nobody's: which one counts would be a guess.
+            if authorizations != 1 or not self._token.is_shown_by(authorization):
+                await send_reply(_UNAUTHORIZED, send)
+                return
+            if path == "/v1/secrets" and method == "GET":
+                await self._secrets(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _counting(self, send: Send, path: str) -> Send:
+        requests = self._requests
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                requests[_route(path), message["status"]] += 1
+                headers = message["headers"]
+                if NO_STORE not in headers:
+                    message["headers"] = [*headers, NO_STORE]
+            await send(message)
+
+        return counting
+
+
+def _needs_token(method: str, path: str) -> bool:
+    """Whether the route asks for the token. Other methods get their 405, unknown paths their 404,
+    from the router: neither is a secret.
+    """
+    if path == "/v1/refresh":
+        return method == "POST"
+    return method in _READS and _READ_WITH_TOKEN.fullmatch(path) is not None
+
+
+def _route(path: str) -> str:
+    if path in _FIXED_ROUTES:
+        return path
+    return "/v1/secrets/{key}" if path.startswith("/v1/secrets/") else "other"

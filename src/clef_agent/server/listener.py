@@ -1,0 +1,148 @@
+"""The sockets, and uvicorn on them.
+
+Binding comes first and needs nothing of the rest: a taken port is known before any secret is
+fetched, and no log line claims a port that somebody else listens on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+from clef_agent.errors import ListenFailed, PortInUse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+HOST: Final = "127.0.0.1"
+MAX_CONNECTIONS: Final = 10_000
+#: Descriptors kept for ourselves: fetching, the disk, key services, standard streams.
+RESERVED_DESCRIPTORS: Final = 64
+_BACKLOG: Final = 1024
+
+
+def bind_port(port: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1; 0 lets the system choose the port.
+
+    Raises:
+        PortInUse: somebody else has it.
+        ListenFailed: it cannot be had for another reason.
+    """
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # Ours from the last run may linger in TIME_WAIT; a live listener still refuses.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        listening.listen(_BACKLOG)
+    except OSError as exc:
+        listening.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUse(f"port {port} on {HOST} is in use by another process") from exc
+        raise ListenFailed(f"cannot listen on {HOST}:{port}: {exc.strerror}") from exc
+    return listening
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A Unix socket with mode 0600 that listens at ``path``; a stale one is replaced.
+
+    Raises:
+        PortInUse: a process listens there.
+        ListenFailed: something else is there, or the directory refuses.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale_socket(path)
+        listening.bind(path)
+        os.chmod(path, 0o600)  # noqa: PTH101  # a socket's path, next to bind() and the umask
+        listening.listen(_BACKLOG)
+    except OSError as exc:
+        listening.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUse(f"another process listens on the Unix socket {path}") from exc
+        raise ListenFailed(f"cannot listen on {path}: {exc.strerror or exc}") from exc
+    return listening
+
+
+def _remove_stale_socket(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenFailed(f"{path} exists, and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108  # as above
+        else:
+            raise OSError(errno.EADDRINUSE, "in use")
+
+
+class Listener:
+    """Serves applications on sockets that are bound already.
+
+    ``descriptors`` is the process's limit of open files, which bounds the connections.
+    """
+
+    def __init__(self, *, descriptors: int) -> None:
+        from uvicorn.server import ServerState
+
+        self._state = ServerState()
+        self._servers: list[asyncio.Server] = []
+        self._limit = max(min(descriptors - RESERVED_DESCRIPTORS, MAX_CONNECTIONS), 1)
+
+    async def serve(self, app: ASGIApp, listening: socket.socket) -> None:
+        """From now on ``app`` answers what comes in by ``listening``."""
+        from uvicorn.config import Config
+
+        from clef_agent.server.connection import IDLE_DEADLINE_S, connection_factory
+
+        config = Config(
+            app,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=IDLE_DEADLINE_S,
+        )
+        config.load()
+        factory = connection_factory(config, self._state, limit=self._limit)
+        loop = asyncio.get_running_loop()
+        if listening.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(factory, sock=listening)
+        else:
+            server = await loop.create_server(factory, sock=listening, backlog=_BACKLOG)
+        self._servers.append(server)
+
+    async def drain(self, deadline_s: float) -> None:
+        """No new connections; requests under way are finished until the deadline, then cut."""
+        paths = [
+            listening.getsockname()
+            for server in self._servers
+            for listening in server.sockets
+            if listening.family == socket.AF_UNIX
+        ]
+        for server in self._servers:
+            server.close()
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108  # as above
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + deadline_s
+        while self._state.connections and loop.time() < deadline:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(0.01)
+        for connection in tuple(self._state.connections):
+            connection.transport.abort()

@@ -1,0 +1,177 @@
+"""From a configuration to the objects that do what it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import assert_never
+
+from clef_agent import config as configuration
+from clef_agent.artifact.model import Expectation
+from clef_agent.artifact.verify import Policy
+from clef_agent.cache.disk import DiskCache
+from clef_agent.cache.keeper import BackgroundKeeper, CopyKeeper, NoCopy
+from clef_agent.cache.memory import Memory
+from clef_agent.clock import Clock, SystemClock, boot_id
+from clef_agent.config import Config
+from clef_agent.decrypt import Decryptor
+from clef_agent.decrypt.age import AgeKeyring
+from clef_agent.decrypt.envelope import EnvelopeOpener
+from clef_agent.errors import SourceUnsupported
+from clef_agent.hardening import raise_descriptor_limit
+from clef_agent.lifecycle.agent import Agent
+from clef_agent.log import LOGGER
+from clef_agent.provider import CachedSecrets, JustInTimeSecrets, SecretsProvider
+from clef_agent.refresh import Parts, Refresher
+from clef_agent.schedule import Schedule, interval_s
+from clef_agent.server.guards import BearerToken
+from clef_agent.server.listener import Listener, bind_port, bind_unix
+from clef_agent.sources.base import Source
+from clef_agent.sources.file import FileSource
+from clef_agent.telemetry import events
+from clef_agent.telemetry.log_lines import LogLines
+from clef_agent.telemetry.metrics import Metrics
+from clef_agent.token_file import ServedToken, served_token
+
+
+def read_file(path: str) -> bytes:
+    """The file's bytes: the reader that configuration and key files are read with."""
+    return Path(path).read_bytes()
+
+
+def assemble(config: Config, env: Mapping[str, str], source: Source | None = None) -> Agent:
+    """An agent for ``config``, with its sockets bound and nothing else done.
+
+    ``env`` says where a generated token's file may lie. ``source`` stands in for the configured
+    one.
+
+    Raises:
+        PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
+    """
+    # The limit first: sockets and connections count against it. The port before all the rest:
+    # while another holds it, nothing of ours may be left behind, a token file least of all.
+    descriptors = raise_descriptor_limit()
+    sockets = [bind_port(config.port)]
+    if config.socket is not None:
+        sockets.append(bind_unix(config.socket))
+    token = _token(config, env)
+    clock = SystemClock()
+    source = source or make_source(config.source)
+    memory = Memory(config.cache_ttl_s)
+    metrics = Metrics()
+    listeners: list[events.Emit] = [metrics, LogLines(clock)]
+
+    def emit(event: events.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    decryptor = Decryptor(
+        AgeKeyring(config.age_key, config.age_key_file, read_file), EnvelopeOpener({})
+    )
+    keeper = _keeper(config, source, emit)
+    refresher = Refresher(
+        Parts(
+            source=source,
+            decryptor=decryptor,
+            memory=memory,
+            keeper=keeper,
+            policy=Policy(
+                verify_key=config.verify_key,
+                expected=Expectation(config.expect_identity, config.expect_environment),
+                rollback_protection=config.rollback_protection,
+            ),
+            clock=clock,
+            schedule=_schedule(config, source),
+            emit=emit,
+        ),
+        keeps_plaintext=not config.just_in_time,
+    )
+    provider = _provider(config, memory, refresher, clock, decryptor)
+    listeners.append(lambda _: provider.changed())
+    return Agent(
+        source=source,
+        provider=provider,
+        refresher=refresher,
+        memory=memory,
+        keeper=keeper,
+        decryptor=decryptor,
+        clock=clock,
+        metrics=metrics,
+        listener=Listener(descriptors=descriptors),
+        sockets=tuple(sockets),
+        token=token,
+        read_token=lambda: _read_token(config, token),
+        bearer=BearerToken(token.value),
+    )
+
+
+def make_source(source: configuration.SourceConfig) -> Source:
+    """The source that ``source`` describes.
+
+    Raises:
+        SourceUnsupported: this version cannot read from there.
+    """
+    match source:
+        case configuration.FileSourceConfig():
+            return FileSource(source.path)
+        case configuration.HttpSourceConfig():
+            from clef_agent.sources.http import HttpSource
+
+            return HttpSource(source, read_file)
+        case configuration.S3SourceConfig():
+            raise SourceUnsupported("this version cannot read from S3 yet")
+        case configuration.VcsSourceConfig():
+            raise SourceUnsupported(f"this version cannot read from {source.provider} yet")
+    assert_never(source)
+
+
+def _schedule(config: Config, source: Source) -> Schedule:
+    interval = interval_s(
+        ttl_s=config.cache_ttl_s,
+        configured_s=config.poll_interval_s,
+        source_is_file=not source.is_remote,
+    )
+    return Schedule(interval, Random())  # noqa: S311  # it spreads polls; nobody gains by guessing
+
+
+def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
+    if config.cache_path is None or not source.is_remote:
+        return NoCopy()
+    key = "\n".join(
+        (source.describe(), config.expect_identity or "", config.expect_environment or "")
+    )
+    disk = DiskCache(config.cache_path, key=key, boot_id=boot_id())
+    return BackgroundKeeper(disk, lambda error: emit(events.DiskCopyFailed(error)))
+
+
+def _provider(
+    config: Config, memory: Memory, refresher: Refresher, clock: Clock, decryptor: Decryptor
+) -> SecretsProvider:
+    if config.just_in_time:
+        return JustInTimeSecrets(memory, refresher, clock, decryptor)
+    return CachedSecrets(memory, refresher, clock)
+
+
+def _token(config: Config, env: Mapping[str, str]) -> ServedToken:
+    token = served_token(
+        value=config.token, token_file=config.token_file, port=config.port, env=env
+    )
+    if token.origin == "generated" and token.path is not None:
+        LOGGER.info("token file: %s (generated; `clef-agent get` finds it by itself)", token.path)
+    elif token.origin == "generated":
+        LOGGER.warning(
+            "a token was generated, but could be left in no file: no client can know it."
+            " Set CLEF_AGENT_TOKEN_FILE to a path that can be written"
+        )
+    return token
+
+
+def _read_token(config: Config, in_use: ServedToken) -> ServedToken:
+    """The token as its file has it now; one that came from elsewhere stays."""
+    if config.token is not None or config.token_file is None:
+        return in_use
+    if not os.path.exists(config.token_file):  # noqa: PTH110  # one word less than a Path
+        return in_use
+    return served_token(value=None, token_file=config.token_file, port=config.port, env={})
