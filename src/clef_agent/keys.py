@@ -98,8 +98,10 @@ def decode_base64(text: str) -> bytes:
         raise ValueError("not base64: it has characters beyond ASCII") from None
     if b"-" in ascii_text or b"_" in ascii_text:
         ascii_text = ascii_text.replace(b"-", b"+").replace(b"_", b"/")
-    if not ascii_text.endswith(b"="):  # padding is whole or absent; half of it is damage
+    if not ascii_text.endswith(b"="):
         ascii_text += b"=" * (-len(ascii_text) % 4)
+    elif len(ascii_text) % 4 or ascii_text.endswith(b"==="):  # binascii passes some of these
+        raise ValueError("not base64: its padding is neither whole nor absent")
     try:
         return binascii.a2b_base64(ascii_text, strict_mode=True)
     except binascii.Error as exc:
