@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from clef_agent import config as configuration
 from clef_agent.errors import ClefError, ConfigInvalid, LambdaUnsupported
@@ -40,10 +40,9 @@ def run_agent() -> int:
 
 
 def run_daemon(
-    assemble: Callable[[], Agent],
-    alongside: Callable[[Agent], Coroutine[Any, Any, None]] | None = None,
+    assemble: Callable[[], Agent], *, on_ready: Callable[[Agent], None] = lambda _: None
 ) -> int:
-    """Runs what ``assemble`` makes as a daemon, with ``alongside`` beside it, if given.
+    """Runs what ``assemble`` makes as a daemon; calls ``on_ready`` once it can serve.
 
     Raises:
         ClefError: from ``assemble``.
@@ -52,12 +51,7 @@ def run_daemon(
 
     async def run() -> ClefError | None:
         agent = assemble()
-        beside = asyncio.ensure_future(alongside(agent)) if alongside else None
-        try:
-            return await Daemon(agent).run()
-        finally:
-            if beside is not None:
-                beside.cancel()
+        return await Daemon(agent, on_ready=lambda: on_ready(agent)).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         failure = runner.run(run())

@@ -83,6 +83,6 @@ class Agent:
             Gauges(
                 mode=status.mode,
                 ready=status.why_not is None,
-                last_success_age_s=last_success and last_success.age_s(self.clock.now()),
+                last_success_age_s=last_success.age_s(self.clock.now()) if last_success else None,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from typing import Final
 
 from clef_agent.errors import ClefError
@@ -20,10 +21,14 @@ _SETTLE_S: Final = 0.5
 
 
 class Daemon:
-    """Listens, loads, polls, and leaves when told to."""
+    """Listens, loads, polls, and leaves when told to.
 
-    def __init__(self, agent: Agent) -> None:
+    ``on_ready`` is called once, when the first secrets can be served.
+    """
+
+    def __init__(self, agent: Agent, *, on_ready: Callable[[], None]) -> None:
         self._agent = agent
+        self._on_ready = on_ready
         self._polling = Polling(agent.refresher, agent.memory, agent.clock)
         self._stopping = asyncio.Event()
 
@@ -56,6 +61,7 @@ class Daemon:
         LOGGER.info("token: [set]")
         LOGGER.info("lifecycle: daemon")
         LOGGER.info("Agent ready. Polling for updates.")
+        self._on_ready()
         await self._polling.run()
         raise AssertionError("polling ends by cancellation only")
 

@@ -53,7 +53,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     # --- connections ----------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(  # type: ignore[override]  # uvicorn's, which knows its transports
+        self, transport: asyncio.Transport
+    ) -> None:
         """A client has connected."""
         if len(self.connections) >= self._limit and not self._make_room():
             self.transport = transport

@@ -39,10 +39,9 @@ def _line(event: events.Event) -> tuple[int, str]:
         case events.ArtifactRefreshed():
             origin = " from the copy on disk" if event.from_disk else ""
             keys = "1 secret" if event.key_count == 1 else f"{event.key_count} secrets"
-            return (
-                logging.WARNING if event.from_disk else logging.INFO,
+            return logging.WARNING if event.from_disk else logging.INFO, (
                 f"artifact loaded{origin}: revision={event.revision} with {keys}"
-                f" for {event.identity}/{event.environment}",
+                f" for {event.identity}/{event.environment}"
             )
         case events.ArtifactConfirmed():
             return logging.DEBUG, f"artifact unchanged: revision={event.revision}"
