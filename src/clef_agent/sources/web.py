@@ -1,0 +1,247 @@
+"""The web, asked through httpx: one whole answer to one GET, or an error that gives nothing away.
+
+Importing this module imports httpx: sources do so when they first fetch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+
+from clef_agent.config import is_loopback
+from clef_agent.errors import (
+    SourceMisdirected,
+    SourceTooLarge,
+    SourceUnreachable,
+    SourceUnusable,
+)
+from clef_agent.sources.address import Address
+from clef_agent.sources.exchange import Answer, Get
+
+MAX_REDIRECTS = 5
+
+#: One phase of an exchange; the caller's deadline bounds the whole.
+_TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=5.0)
+
+#: Idle connections are worth keeping between the polls of just-in-time mode (5 s). Kept longer,
+#: more of them would be found dead: NAT gateways forget them, frozen sandboxes lose them.
+_LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=15.0)
+
+_OK = 200
+
+#: Where the answer's headers are kept out of httpx's own reach.
+_HEADERS_KEPT = "clef_agent.headers"
+
+
+class WebClient:
+    """Asks by GET and follows redirects itself, because who may see what is decided per hop.
+
+    Honours HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; but the way to
+    ``home`` is direct where that is this machine, so that a proxy does not get to read what may
+    be sent over plain http to loopback only. Keeps no cookies, and is used by one event loop.
+    """
+
+    def __init__(self, home: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Opens no connection yet.
+
+        Raises:
+            SourceUnreachable: the certificates of SSL_CERT_FILE or the proxy variables are
+                unusable.
+        """
+        # They log each URL, query included, and at DEBUG the headers too.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        direct = {_origin_pattern(home): None} if is_loopback(home.host) else {}
+        try:
+            self._client = httpx.AsyncClient(
+                transport=transport,
+                # One set of certificates for all connections, proxied or not.
+                verify=httpx.create_ssl_context() if transport is None else True,
+                mounts=direct,
+                timeout=_TIMEOUT,
+                limits=_LIMITS,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                event_hooks={"response": [_keep_headers]},
+            )
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as exc:
+            raise SourceUnreachable(
+                "the certificates of SSL_CERT_FILE, or the proxy that the environment names,"
+                f" cannot be used ({type(exc).__name__})"
+            ) from None
+
+    async def get(self, request: Get, *, max_bytes: int) -> Answer:
+        """The answer to ``request``, or to the last request that redirects made of it.
+
+        The body is read for the status 200 only. There is no deadline over the whole: the caller
+        sets one, and cancels.
+
+        Raises:
+            SourceUnreachable: no answer, or a part of one.
+            SourceTooLarge: a body of over ``max_bytes``.
+            SourceMisdirected: a redirect that must not be followed, or too many.
+            SourceUnusable: the URL cannot be asked, or the body is compressed.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = await self._exchange(request, max_bytes)
+            following = request.following(answer)
+            if following is None:
+                return answer
+            request = following
+        raise SourceMisdirected(f"{request.address.origin}: over {MAX_REDIRECTS} redirects")
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._client.aclose()
+
+    async def _exchange(self, request: Get, max_bytes: int) -> Answer:
+        where = request.address.origin
+        try:
+            async with self._response(request) as response:
+                headers = response.extensions[_HEADERS_KEPT]
+                body = b""
+                if response.status_code == _OK:
+                    body = await _body(response, headers, where=where, max_bytes=max_bytes)
+                return Answer(request, response.status_code, headers, body)
+        # The causes are dropped: their texts and attributes hold URLs and headers.
+        except httpx.InvalidURL:
+            raise SourceUnusable(f"{where} is no address that can be asked") from None
+        except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError) as exc:
+            raise SourceUnreachable(f"{where}: {_explain(exc)}") from None
+
+    @asynccontextmanager
+    async def _response(self, request: Get) -> AsyncIterator[httpx.Response]:
+        """The head of the answer, its body not read yet."""
+        try:
+            response = await self._send(request, connection := _Connection())
+        except httpx.TransportError:
+            # The server may have closed an idle connection while we began to use it, or the
+            # network forgotten it: that says nothing about the server. A GET can be repeated.
+            if not connection.was_idle:
+                raise
+            response = await self._send(request, _Connection())
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _send(self, request: Get, connection: _Connection) -> httpx.Response:
+        message = httpx.Request(
+            "GET",
+            request.address.origin,
+            headers=[
+                (name.encode("ascii"), value.encode("latin-1"))
+                for name, value in request.wire_headers().items()
+            ],
+            extensions={"trace": connection.trace},
+        )
+        message.url = _VerbatimURL(request.address)
+        return await self._client.send(message, stream=True, follow_redirects=False)
+
+
+class _VerbatimURL(httpx.URL):
+    """A URL whose path and query are sent as they are.
+
+    httpx.URL alone removes dot segments and encodes ``{``, ``"`` and others anew: a signature over
+    the original would not match.
+    """
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address.origin)
+        self._target = address.target.encode("ascii")
+
+    @property
+    def raw_path(self) -> bytes:
+        """Path and query for the request line."""
+        return self._target
+
+
+class _Connection:
+    """Watches whether a request goes out on a new connection, or on one that lay idle.
+
+    Source: https://www.encode.io/httpcore/extensions/#trace
+    """
+
+    def __init__(self) -> None:
+        self._is_new = False
+        self._is_used = False
+
+    @property
+    def was_idle(self) -> bool:
+        return self._is_used and not self._is_new
+
+    async def trace(self, event: str, _info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.started":
+            self._is_new = True
+        elif event == "http11.send_request_headers.started":
+            self._is_used = True
+
+
+async def _keep_headers(response: httpx.Response) -> None:
+    """Takes the headers, and hides ``Location`` from httpx.
+
+    It parses every ``Location`` even where it follows none, and raises what it could not parse.
+    """
+    kept: dict[str, str] = {}
+    for name, value in response.headers.raw:
+        kept.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    response.extensions[_HEADERS_KEPT] = kept
+    response.headers.pop("location", None)
+
+
+async def _body(
+    response: httpx.Response, headers: dict[str, str], *, where: str, max_bytes: int
+) -> bytes:
+    codings = response.headers.get_list("content-encoding", split_commas=True)
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+        # What it unpacks to has no bound that is known before, and nobody asked for it.
+        raise SourceUnusable(f"{where} sends the artifact with a content coding")
+    too_large = SourceTooLarge(f"{where} sends more than {max_bytes} bytes")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _origin_pattern(address: Address) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"all://{host}"
+
+
+def _explain(exc: BaseException) -> str:
+    """What went wrong, in words that are not taken from an HTTP library's text."""
+    link: BaseException | None = exc
+    while link is not None:
+        if isinstance(link, socket.gaierror):
+            return "the host's name cannot be resolved"
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted: {link.verify_message}"
+        if isinstance(link, ssl.SSLError):
+            return f"TLS failed ({link.reason or type(link).__name__})"
+        if isinstance(link, OSError) and link.errno:
+            return os.strerror(link.errno)
+        if isinstance(link, BaseExceptionGroup):  # one for each of the host's addresses
+            link = link.exceptions[0]
+        else:
+            link = link.__cause__ or link.__context__
+    kinds = {
+        httpx.ConnectTimeout: "no connection in time",
+        httpx.TimeoutException: "no answer in time",
+        httpx.ProxyError: "the proxy does not let the request pass",
+        httpx.ConnectError: "no connection",
+        httpx.RemoteProtocolError: "the answer broke off, or is not HTTP",
+    }
+    words = next((text for kind, text in kinds.items() if isinstance(exc, kind)), "no answer")
+    return f"{words} ({type(exc).__name__})"
