@@ -185,14 +185,14 @@ def packed(
     )
 
 
-def changed(data: bytes, change: Callable[[Document], None] | None = None, **fields: Any) -> bytes:
-    """The artifact ``data`` with ``fields`` set and then ``change`` applied to its JSON.
+def changed(data: bytes, *changes: Callable[[Document], None], **fields: Any) -> bytes:
+    """The artifact ``data`` with ``fields`` set and then ``changes`` applied to its JSON.
 
     Hash and signature stay as they are; see :func:`rehashed` and :func:`signed`.
     """
     document: Document = json.loads(data)
     document.update(fields)
-    if change is not None:
+    for change in changes:
         change(document)
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
