@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 MAX_ARTIFACT_BYTES = 32 * 1024 * 1024
 
 _RFC3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?", re.ASCII
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:[0-5]\d))?", re.ASCII
 )
 
 

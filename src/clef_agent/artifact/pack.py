@@ -66,14 +66,14 @@ class Packing:
 
 
 class RecipientMalformed(ValueError):
-    """A recipient that is no ``age1...`` public key."""
+    """A recipient that is no ``age1...`` public key, or none at all."""
 
 
 def pack(payload: Payload, packing: Packing) -> bytes:
     """The artifact that holds ``payload``, as indented UTF-8 JSON.
 
     Raises:
-        RecipientMalformed: a recipient is no age public key.
+        RecipientMalformed: a recipient is no age public key, or there is none.
     """
     plaintext = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     ciphertext, envelope = _encrypt(plaintext, packing.encryption)
@@ -129,10 +129,12 @@ def _encrypt_with_age(plaintext: bytes, recipients: Sequence[str]) -> bytes:
     for position, recipient in enumerate(recipients, start=1):
         try:
             keys.append(pyrage.x25519.Recipient.from_str(recipient.strip()))
-        except pyrage.RecipientError:
+        except (pyrage.RecipientError, UnicodeEncodeError):
             raise RecipientMalformed(
                 f"recipient {position} is not an age public key (age1...)"
             ) from None
+    if not keys:
+        raise RecipientMalformed("there is no recipient (age1...) to encrypt for")
     ciphertext: bytes = pyrage.encrypt(plaintext, keys)
     return ciphertext
 
