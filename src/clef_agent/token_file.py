@@ -12,7 +12,6 @@ Source: openat(2) for O_NOFOLLOW and O_EXCL, https://man7.org/linux/man-pages/ma
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -68,7 +67,7 @@ def served_token(
         configured = _configured(token_file)
         if configured is not None:
             return ServedToken(configured, token_file, "file")
-    token = secrets.token_hex(_TOKEN_BYTES)
+    token = os.urandom(_TOKEN_BYTES).hex()
     paths = [token_file] if token_file is not None else token_paths(env, port, system_place)
     for path in paths:
         with suppress(OSError, _NotOurs):
@@ -206,7 +205,7 @@ def _demand_ours(status: os.stat_result, is_kind: Callable[[int], bool]) -> None
 
 def _replace(directory: int, name: str, token: str) -> None:
     """Makes ``name`` in the open ``directory`` a file 0600 with ``token``, or leaves all as is."""
-    passing = f".{name}.{secrets.token_hex(8)}"
+    passing = f".{name}.{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(passing, flags, 0o600, dir_fd=directory)
     try:

@@ -121,34 +121,43 @@ def ready(
     """Probe: exit 0 when the agent has secrets to serve, else say why not."""
     if math.isnan(wait):
         raise typer.BadParameter("it must be a number of seconds", param_hint="--wait")
-    wait_until_ready(_agent(), wait, now=time.monotonic, sleep=time.sleep)
+    agent = _agent()
+    wait_until_ready(
+        lambda timeout_s: _unreadiness(agent, timeout_s),
+        wait,
+        now=time.monotonic,
+        sleep=time.sleep,
+    )
     typer.echo("ready")
 
 
 def wait_until_ready(
-    agent: Agent, wait_s: float, *, now: Callable[[], float], sleep: Callable[[float], None]
+    unreadiness: Callable[[float], Failure | None],
+    wait_s: float,
+    *,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
 ) -> None:
-    """Returns when ``agent`` is ready; asks once, and again until ``wait_s`` seconds are over.
+    """Returns when ``unreadiness``, asked with a timeout in seconds, finds nothing in the way.
 
-    An agent that does not listen yet is one that is not ready yet.
+    It is asked once, and again until ``wait_s`` seconds are over.
 
     Raises:
-        Failure: why it was not ready in the end.
+        Failure: what it found in the end.
     """
     deadline = now() + wait_s
-    while True:
-        # The first attempt is a whole one; a later one must not outlast the waiting.
-        timeout_s = min(_PROBE_TIMEOUT_S, max(deadline - now(), _POLL_S)) if wait_s else None
-        failure = _unreadiness(agent, timeout_s or _PROBE_TIMEOUT_S)
-        if failure is None:
-            return
+    timeout_s = min(_PROBE_TIMEOUT_S, wait_s) if wait_s else _PROBE_TIMEOUT_S
+    while (failure := unreadiness(timeout_s)) is not None:
         left_s = deadline - now()
         if left_s <= 0:
             raise failure
         sleep(min(_POLL_S, left_s))
+        # An attempt that hangs must not outlast the waiting, and yet have a chance to succeed.
+        timeout_s = min(_PROBE_TIMEOUT_S, max(deadline - now(), _POLL_S))
 
 
 def _unreadiness(agent: Agent, timeout_s: float) -> Failure | None:
+    """Why ``agent`` is not ready, if so; one that does not listen yet is not ready yet."""
     from clef_agent.cli.endpoint import AgentSilent
 
     try:

@@ -7,7 +7,7 @@ and only logs a line that it cannot read: each ends in a wrong secret that nobod
 ::
 
     # comment
-    NAME=plain text # comment        outer white space dropped, nothing escaped
+    NAME=plain text # comment        outer blanks dropped, nothing escaped
     NAME='literal text'              nothing escaped, may span lines
     NAME="text with \n escapes"      \n \r \t \\ \" \$, may span lines
     export NAME=...                  as the shell would have it
@@ -65,7 +65,7 @@ def _value(text: str, position: int) -> tuple[str, int]:
     if quote not in _QUOTED:
         plain = _PLAIN.match(text, position)
         assert plain is not None  # it matches the empty text too
-        return _PLAIN_COMMENT.sub("", plain[0]).strip(), plain.end() + 1
+        return _PLAIN_COMMENT.sub("", plain[0]).strip(" \t"), plain.end() + 1
     quoted = _QUOTED[quote].match(text, position)
     if quoted is None:
         raise _malformed(text, position, f"opens a {quote} that nothing closes")
@@ -80,7 +80,9 @@ def _unescape(value: str, text: str, position: int) -> str:
     def replace(escape: re.Match[str]) -> str:
         if escape[1] not in _ESCAPES:
             raise _malformed(
-                text, position + escape.start(), "has an unknown escape; single quotes need none"
+                text,
+                position + 1 + escape.start(),
+                "has an unknown escape; single quotes need none",
             )
         return _ESCAPES[escape[1]]
 

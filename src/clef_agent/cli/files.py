@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +40,7 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         target = path.resolve()
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _PUBLIC_MODE
-        passing = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        passing = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
         try:
             _write_new(passing, data, mode)
             passing.replace(target)
