@@ -65,7 +65,8 @@ class Agent:
         await self.source.aclose()
 
     def _application(self, listening: socket.socket) -> ASGIApp:
-        from clef_agent.server.app import SecretsEndpoint, create_routes
+        from clef_agent.server.app import create_routes
+        from clef_agent.server.secrets_endpoint import SecretsEndpoint
 
         endpoint = SecretsEndpoint(self.provider)
         is_unix = listening.family == socket.AF_UNIX

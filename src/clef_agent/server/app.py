@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import parse_qsl, unquote_to_bytes
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.routing import Route
 
 from clef_agent import errors
-from clef_agent.decrypt.secrets import Entry, NamesCollide, Secrets
-from clef_agent.provider import Opened, SecretsProvider
+from clef_agent.decrypt.secrets import Entry, Secrets
+from clef_agent.provider import SecretsProvider
+from clef_agent.server.refusals import EXPECTED, refusal
 from clef_agent.server.replies import (
     NO_STORE,
     Header,
@@ -23,22 +23,14 @@ from clef_agent.server.replies import (
     raw_json_reply,
     send_reply,
 )
+from clef_agent.server.secrets_endpoint import SecretsEndpoint
 from clef_agent.telemetry.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 RenderMetrics: TypeAlias = Callable[[], bytes]
-_Handler: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
-
-MIN_WAIT_S: Final = 1
-MAX_WAIT_S: Final = 60
-_FORMATS: Final = ("nested", "flat")
-
-
-class BadRequest(ValueError):
-    """A query parameter is out of its bounds; the text says which."""
+_Handler: TypeAlias = Callable[[Request], Awaitable[Reply]]
 
 
 class _Replying:
@@ -48,50 +40,11 @@ class _Replying:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from starlette.requests import Request
-
         try:
             reply = await self._handler(Request(scope, receive))
-        except _EXPECTED as exc:
-            reply = reply_to(exc)
+        except EXPECTED as exc:
+            reply = refusal(exc)
         await send_reply(reply, send)
-
-
-class SecretsEndpoint:
-    """``GET /v1/secrets``: the payload as packed, or flat; conditional, and waiting for a change.
-
-    Plain ASGI, because it is the one route whose speed matters.
-    """
-
-    def __init__(self, provider: SecretsProvider) -> None:
-        self._provider = provider
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        try:
-            reply = await self._reply(scope, receive)
-        except _EXPECTED as exc:
-            reply = reply_to(exc)
-        await send_reply(reply, send)
-
-    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
-        flat, wait_s = False, 0
-        if scope["query_string"]:
-            flat, wait_s = _parse_query(scope["query_string"])
-        known = _if_none_match(scope["headers"])
-        opened = await self._provider.open()
-        if known is None:
-            return _render(opened, flat=flat)
-        if wait_s and _matches(known, _etag(opened, flat=flat)):
-            digest = opened.digest
-            # Not held while waiting: in just-in-time mode it is this request's own plaintext.
-            del opened
-            await _unless_disconnected(self._provider.wait_for_change(digest, wait_s), receive)
-            opened = await self._provider.open()
-        etag = _etag(opened, flat=flat)
-        if _matches(known, etag):
-            return Reply(304, [(b"etag", etag), NO_STORE])
-        return _render(opened, flat=flat)
 
 
 def create_routes(
@@ -159,29 +112,6 @@ def create_routes(
     return app
 
 
-# --- errors as replies --------------------------------------------------------------------------
-
-_EXPECTED: Final = (errors.Unavailable, errors.RefreshTooSoon, NamesCollide, BadRequest)
-
-
-def reply_to(error: Exception) -> Reply:
-    """What a client is told of an error that is not its own connection's."""
-    match error:
-        case errors.Unavailable():
-            content = {"error": str(error), "reason": error.reason}
-            if error.detail:
-                content["detail"] = error.detail
-            return json_reply(503, content, headers=_retry_after(error.retry_after_s))
-        case errors.RefreshTooSoon():
-            content = {"error": str(error), "reason": error.reason}
-            return json_reply(429, content, headers=_retry_after(error.retry_after_s))
-        case NamesCollide():
-            return json_reply(409, {"error": str(error), "candidates": error.candidates})
-        case BadRequest():
-            return json_reply(400, {"error": str(error)})
-    raise TypeError("not an error that clients are told of") from error
-
-
 async def _no_route(_: Request, exc: HTTPException) -> ASGIApp:
     words = {404: "Not found", 405: "Method not allowed"}.get(exc.status_code, "Bad request")
     allow = (exc.headers or {}).get("Allow", "")
@@ -196,56 +126,10 @@ async def _no_route(_: Request, exc: HTTPException) -> ASGIApp:
     return respond
 
 
-def _retry_after(seconds: float | None) -> tuple[Header, ...]:
-    return () if seconds is None else ((b"retry-after", b"%d" % math.ceil(max(seconds, 0))),)
-
-
-# --- secrets as replies -------------------------------------------------------------------------
-
-
-def _render(opened: Opened, *, flat: bool) -> Reply:
-    body = opened.secrets.flat_json() if flat else opened.secrets.json
-    return raw_json_reply(200, body, headers=((b"etag", _etag(opened, flat=flat)),))
-
-
 def _render_value(secrets: Secrets, entry: Entry | None) -> Reply:
     if entry is None:
         return json_reply(404, {"error": "Not found"})
     return raw_json_reply(200, b'{"value":' + secrets.value_json(entry) + b"}")
-
-
-def _etag(opened: Opened, *, flat: bool) -> bytes:
-    """A hash of the artifact's bytes and the format; nothing of the plaintext."""
-    return b'"%s%s"' % (opened.digest[:40].encode(), b"-flat" if flat else b"")
-
-
-def _if_none_match(headers: list[Header]) -> bytes | None:
-    values = [value for name, value in headers if name == b"if-none-match"]
-    return b",".join(values) if values else None
-
-
-def _matches(if_none_match: bytes, etag: bytes) -> bool:
-    """Weak comparison, RFC 9110 section 13.1.2."""
-    tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
-    return etag in tags or b"*" in tags
-
-
-# --- requests -----------------------------------------------------------------------------------
-
-
-def _parse_query(query: bytes) -> tuple[bool, int]:
-    """``format`` and ``wait`` of a query; others are ignored."""
-    parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    kind = parameters.get("format", "nested")
-    if kind not in _FORMATS:
-        raise BadRequest(f"format must be one of {', '.join(_FORMATS)}")
-    wait = parameters.get("wait")
-    if wait is None:
-        return kind == "flat", 0
-    seconds = int(wait) if wait.isascii() and wait.isdecimal() and len(wait) <= len("60") else 0
-    if not MIN_WAIT_S <= seconds <= MAX_WAIT_S:
-        raise BadRequest(f"wait must be a whole number of seconds, {MIN_WAIT_S} to {MAX_WAIT_S}")
-    return kind == "flat", seconds
 
 
 def _decode(segment: str) -> str | None:
@@ -254,20 +138,3 @@ def _decode(segment: str) -> str | None:
         return unquote_to_bytes(segment).decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-async def _unless_disconnected(waiting: Awaitable[None], receive: Receive) -> None:
-    """Waits, but not for a client that has gone: its place is one of few."""
-
-    async def disconnected() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    waiter, gone = asyncio.ensure_future(waiting), asyncio.ensure_future(disconnected())
-    try:
-        await asyncio.wait((waiter, gone), return_when=asyncio.FIRST_COMPLETED)
-        if waiter.done():
-            await waiter
-    finally:
-        for task in (waiter, gone):
-            task.cancel()
