@@ -6,6 +6,7 @@ A mode is an object. The server, health and the lifecycles know :class:`SecretsP
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -87,7 +88,7 @@ class _Provider:
         self._memory = memory
         self._refresher = refresher
         self._clock = clock
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Event] = set()
         self._draining = False
 
     async def _current(self) -> Held:
@@ -104,20 +105,20 @@ class _Provider:
 
     async def wait_for_change(self, digest: str, timeout_s: float) -> None:
         """See SecretsProvider."""
+        if self._has_changed(digest):
+            return
         if len(self._waiters) >= MAX_WAITERS:
             raise errors.TooManyWaiters(f"{MAX_WAITERS} requests wait already", retry_after_s=1)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while not self._has_changed(digest):
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                return
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiters.add(waiter)
-            try:
-                await asyncio.wait([waiter], timeout=left_s)
-            finally:
-                self._waiters.discard(waiter)
+        woken = asyncio.Event()
+        self._waiters.add(woken)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not self._has_changed(digest):
+                        woken.clear()
+                        await woken.wait()
+        finally:
+            self._waiters.discard(woken)
 
     def _has_changed(self, digest: str) -> bool:
         if self._draining:
@@ -144,9 +145,8 @@ class _Provider:
 
     def changed(self) -> None:
         """See SecretsProvider."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for woken in self._waiters:
+            woken.set()
 
     def drain(self) -> None:
         """See SecretsProvider."""
@@ -201,8 +201,11 @@ class JustInTimeSecrets(_Provider):
         except TimeoutError:
             failure = errors.UnwrapUnavailable("the key service did not answer in time")
             raise errors.AttemptFailed(failure) from None
-        # A wipe or an expiry while the key service answered counts: judge once more.
+        # What happened while the key service answered counts: a wipe, an expiry, a successor.
         why_not = self._memory.why_not(self._clock.now())
         if why_not is not None:
             raise self._refresher.unavailable(why_not)
+        current = self._memory.held
+        if current is not None and current.artifact.digest != held.artifact.digest:
+            return await self.open()
         return Opened(secrets, held.artifact.digest)

@@ -24,7 +24,7 @@ from clef_agent.clock import Clock, Instant
 from clef_agent.decrypt import Decryptor
 from clef_agent.errors import ArtifactError, ClefError, SourceError, Unavailable
 from clef_agent.log import LOGGER
-from clef_agent.schedule import Schedule
+from clef_agent.schedule import Schedule, patience_s
 from clef_agent.sources.base import FETCH_DEADLINE_S, Fetched, NotModified, Source, Validator
 from clef_agent.telemetry import events
 
@@ -147,9 +147,9 @@ class Refresher:
         """Seconds until the next poll, reckoned from now; the ``first`` one is spread wider."""
         if self._failures:
             return max(self.backoff_left_s(), 0.0)
-        if first:
-            return self._parts.schedule.first_delay_s()
         until_expiry_s = self._memory.until_expiry_s(self._clock.now())
+        if first:
+            return self._parts.schedule.first_delay_s(until_expiry_s)
         return self._parts.schedule.delay_after_success_s(until_expiry_s)
 
     def unavailable(self, why_not: type[Unavailable]) -> Unavailable:
@@ -264,7 +264,14 @@ class Refresher:
             verified = self._parse_and_verify(data, now)
         else:
             verified = await asyncio.to_thread(self._parse_and_verify, data, now)
-        secrets = await self._parts.decryptor.decrypt(verified)
+        try:
+            # An age file needs nobody; a key service may accept the call and never answer.
+            async with asyncio.timeout(
+                None if verified.artifact.envelope is None else self._fetch_deadline_s
+            ):
+                secrets = await self._parts.decryptor.decrypt(verified)
+        except TimeoutError:
+            raise errors.UnwrapUnavailable("the key service did not answer in time") from None
         return Held(verified, secrets, validator)
 
     def _parse_and_verify(self, data: bytes, now: Instant) -> VerifiedArtifact:
@@ -300,9 +307,12 @@ class Refresher:
         self._last_failure = error
         retry_after_s = error.retry_after_s if isinstance(error, SourceError) else None
         now = self._clock.now().boot
-        delay_s = self._parts.schedule.delay_after_failure_s(self._failures, retry_after_s)
+        if retry_after_s is not None:
+            self._source_asks_until = now + patience_s(retry_after_s)
+        # What the source asked for earlier still stands, where a refresh came before its time.
+        asked_s = self._source_asks_until - now
+        delay_s = self._parts.schedule.delay_after_failure_s(self._failures, asked_s)
         self._backoff_until = now + delay_s
-        self._source_asks_until = self._backoff_until if retry_after_s else 0.0
         match error:
             case errors.Revoked(applies=True):
                 self._revoke(error)
@@ -343,6 +353,10 @@ class Refresher:
             return
         except ClefError as exc:
             self._parts.emit(events.DiskCopyFailed(f"the copy on disk cannot be used: {exc}"))
+            return
+        except Exception as exc:  # noqa: BLE001  # as in _run: no fault may end the polling
+            error = f"the copy on disk cannot be used: unexpected {type(exc).__name__}"
+            self._parts.emit(events.DiskCopyFailed(error))
             return
         trust_s = self._memory.trust_s(held)
         if trust_s is not None and copy.age_s >= trust_s:

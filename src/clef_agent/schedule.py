@@ -19,6 +19,11 @@ _FIRST_BACKOFF_S = 1.0
 MAX_RETRY_AFTER_S = 3600.0
 
 
+def patience_s(retry_after_s: float | None) -> float:
+    """How long a source that asked for ``retry_after_s`` is left in peace, in seconds."""
+    return min(max(retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+
+
 def interval_s(*, ttl_s: int, configured_s: int | None, source_is_file: bool) -> float:
     """How often to look when all is well, in seconds, before jitter."""
     if source_is_file:
@@ -37,12 +42,12 @@ class Schedule:
     interval_s: float
     random: Random
 
-    def first_delay_s(self) -> float:
-        """From the first load to the first poll: anywhere in an interval.
+    def first_delay_s(self, until_expiry_s: float | None) -> float:
+        """From the first load to the first poll: anywhere in an interval, but before the expiry.
 
         A thousand agents that a deployment started together would otherwise ask together for ever.
         """
-        return self.random.uniform(0, self.interval_s)
+        return self._before_expiry(self.random.uniform(0, self.interval_s), until_expiry_s)
 
     def delay_after_success_s(self, until_expiry_s: float | None) -> float:
         """To the next poll. ``until_expiry_s`` is the time left of the artifact held, if any.
@@ -50,11 +55,8 @@ class Schedule:
         Expiry only ever shortens the delay, and never below ``MIN_DELAY_S``: an artifact that
         expires in sixty days is polled as often as one that never does.
         """
-        delay_s = self._jittered(self.interval_s)
-        shortest_s = min(MIN_DELAY_S, self.interval_s)
-        if until_expiry_s is not None:
-            delay_s = min(delay_s, until_expiry_s * _EXPIRY_SHARE)
-        return max(delay_s, shortest_s)
+        delay_s = max(self._jittered(self.interval_s), self._shortest_s)
+        return self._before_expiry(delay_s, until_expiry_s)
 
     def delay_after_failure_s(self, failures: int, retry_after_s: float | None = None) -> float:
         """To the next attempt after ``failures`` (1 or more) in a row.
@@ -64,9 +66,18 @@ class Schedule:
         """
         # The exponent is bounded because 2.0 ** 1024 overflows, after a long night.
         backoff_s = min(_FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16), self.interval_s)
-        asked_s = min(max(retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+        asked_s = patience_s(retry_after_s)
         # Jitter after a Retry-After runs one way only, and keeps a fleet from returning at once.
         return max(self._jittered(backoff_s), asked_s * self.random.uniform(1.0, 1.0 + _JITTER))
+
+    @property
+    def _shortest_s(self) -> float:
+        return min(MIN_DELAY_S, self.interval_s)
+
+    def _before_expiry(self, delay_s: float, until_expiry_s: float | None) -> float:
+        if until_expiry_s is None:
+            return delay_s
+        return min(delay_s, max(until_expiry_s * _EXPIRY_SHARE, self._shortest_s))
 
     def _jittered(self, delay_s: float) -> float:
         return delay_s * self.random.uniform(1 - _JITTER, 1 + _JITTER)

@@ -9,6 +9,7 @@ either the old pair or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,6 +30,8 @@ from clef_agent.errors import DiskCopyUnusable
 MAX_AHEAD_S: Final = 60.0
 _MAX_RECORD_BYTES: Final = 64 * 1024
 _PRIVATE_DIRECTORY: Final = 0o700
+#: Reading takes no lock, which might hang: another agent may have replaced the pair half-way.
+_READS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,18 @@ class DiskCache:
         """Keeps ``data``, confirmed at ``confirmed``; ``digest`` is its hex SHA-256."""
         with self._locked():
             target = self._data_path(digest)
-            if not target.exists():
-                self._replace(target, data)
+            self._replace(target, data)
             self._write_record(digest, confirmed, mark)
             self._remove_data(keep=target)
 
     def confirm(self, digest: str, confirmed: Instant, mark: RollbackMark | None) -> None:
-        """Notes that the source still has the artifact with ``digest``."""
+        """Notes that the source still has the artifact with ``digest``.
+
+        Raises:
+            FileNotFoundError: somebody removed the copy; a record without it would be of no use.
+        """
         with self._locked():
+            self._data_path(digest).lstat()
             self._write_record(digest, confirmed, mark)
 
     def purge(self, mark: RollbackMark | None) -> None:
@@ -75,8 +82,9 @@ class DiskCache:
         if not self._directory.is_dir():
             return
         with self._locked():
-            self._write_record(None, None, mark)
+            # First of all, because a full disk may refuse the record, but never a removal.
             self._remove_data(keep=None)
+            self._write_record(None, None, mark)
 
     def load(self, now: Instant) -> DiskCopy | None:
         """The copy, or None where there is none.
@@ -84,13 +92,14 @@ class DiskCache:
         Raises:
             DiskCopyUnusable: there is one, but cut, altered, from the future, or not our own.
         """
-        record = self._read_record()
-        if record is None or record.digest is None or record.confirmed is None:
-            return None
-        data = self._read(self._data_path(record.digest), MAX_ARTIFACT_BYTES)
-        if data is None or hashlib.sha256(data).hexdigest() != record.digest:
-            raise DiskCopyUnusable("its bytes are not those that its record names")
-        return DiskCopy(data, record.age_s(now, self._boot_id))
+        for _ in range(_READS):
+            record = self._read_record()
+            if record is None or record.digest is None or record.confirmed is None:
+                return None
+            data = self._read(self._data_path(record.digest), MAX_ARTIFACT_BYTES)
+            if data is not None and hashlib.sha256(data).hexdigest() == record.digest:
+                return DiskCopy(data, record.age_s(now, self._boot_id))
+        raise DiskCopyUnusable("its bytes are not those that its record names")
 
     def load_mark(self) -> RollbackMark | None:
         """The rollback mark, which outlives the artifact.
@@ -116,11 +125,13 @@ class DiskCache:
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
-            if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != _PRIVATE_DIRECTORY:
+            # A sticky directory, like /tmp, is everybody's on purpose.
+            is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
+            if is_ours and stat.S_IMODE(found.st_mode) != _PRIVATE_DIRECTORY:
                 os.fchmod(descriptor, _PRIVATE_DIRECTORY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
-            os.fsync(descriptor)  # the renames themselves
+            os.fsync(descriptor)  # the removals
         finally:
             os.close(descriptor)
 
@@ -152,10 +163,18 @@ class DiskCache:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
+            self._sync_directory()  # the rename itself, before anything that builds on it
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _remove_data(self, keep: Path | None) -> None:
         # Also what a crash left half-written. Nobody else writes these names: we hold the lock.
@@ -169,12 +188,19 @@ class DiskCache:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
             return None
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise DiskCopyUnusable("it is a symbolic link") from None
+            raise
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
                 # Its times would be believed: whoever could plant a file would set the clock.
                 raise DiskCopyUnusable("it is not a regular file of our own")
-            data = file.read(max_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
         if len(data) > max_bytes:
             raise DiskCopyUnusable("it is larger than any that we write")
         return data
@@ -215,6 +241,8 @@ class _Record:
             document = strict_json.loads(data)
         except ValueError:
             raise DiskCopyUnusable("its record is broken") from None
+        if not isinstance(document, dict):
+            raise DiskCopyUnusable("its record is broken")
         mark: RollbackMark | None = None
         match document:
             case {"rollback": {"packedAt": int() | float() as packed_at, "revoked": bool(revoked)}}:

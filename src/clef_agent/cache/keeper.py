@@ -172,8 +172,10 @@ class BackgroundKeeper:
                     self._wanted = replace(self._wanted, data=None)
 
     def _write(self, wanted: _Wanted) -> None:
-        if wanted.digest is None or wanted.at is None:
+        if wanted.digest is None:
             self._disk.purge(wanted.mark)
+        elif wanted.at is None:
+            pass  # it came from there, and the source has not confirmed it yet
         elif wanted.data is not None:
             self._disk.store(wanted.data, wanted.digest, wanted.at, wanted.mark)
         else:
