@@ -80,9 +80,10 @@ class HttpSource:
         Raises:
             SourceError: one of its subclasses. No message holds userinfo, token or query.
         """
+        until = asyncio.get_running_loop().time() + self._deadline_s
         try:
-            async with asyncio.timeout(self._deadline_s):
-                answer = await self._ask(Precondition.of(previous))
+            async with asyncio.timeout_at(until):
+                answer = await self._ask(Precondition.of(previous), until)
         except TimeoutError:
             raise SourceUnreachable(
                 f"{self._address.origin}: no complete answer within {self._deadline_s:g} s"
@@ -99,12 +100,12 @@ class HttpSource:
         if client is not None:
             await client.aclose()
 
-    async def _ask(self, precondition: Precondition | None) -> Answer:
+    async def _ask(self, precondition: Precondition | None, until: float) -> Answer:
         if self._client is None:
             self._client = await self._beside(partial(_web_client, self._address, self._transport))
         credentials = await self._credentials()
         request = Get(self._address, credentials=credentials, precondition=precondition)
-        return await self._client.get(request, max_bytes=self._max_bytes)
+        return await self._client.get(request, max_bytes=self._max_bytes, until=until)
 
     async def _credentials(self) -> dict[str, str]:
         if self._userinfo is not None:

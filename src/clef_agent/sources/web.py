@@ -5,6 +5,7 @@ Importing this module imports httpx: sources do so when they first fetch.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -27,9 +28,6 @@ from clef_agent.sources.address import Address
 from clef_agent.sources.exchange import Answer, Get
 
 MAX_REDIRECTS = 5
-
-#: One phase of an exchange; the caller's deadline bounds the whole.
-_TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=5.0)
 
 #: Idle connections are worth keeping between the polls of just-in-time mode (5 s). Kept longer,
 #: more of them would be found dead: NAT gateways forget them, frozen sandboxes lose them.
@@ -66,7 +64,6 @@ class WebClient:
                 # One set of certificates for all connections, proxied or not.
                 verify=httpx.create_ssl_context() if transport is None else True,
                 mounts=direct,
-                timeout=_TIMEOUT,
                 limits=_LIMITS,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 event_hooks={"response": [_keep_headers]},
@@ -77,11 +74,11 @@ class WebClient:
                 f" cannot be used ({type(exc).__name__})"
             ) from None
 
-    async def get(self, request: Get, *, max_bytes: int) -> Answer:
+    async def get(self, request: Get, *, max_bytes: int, until: float) -> Answer:
         """The answer to ``request``, or to the last request that redirects made of it.
 
-        The body is read for the status 200 only. There is no deadline over the whole: the caller
-        sets one, and cancels.
+        The body is read for the status 200 only. ``until`` is the loop's time at which the caller
+        cancels: no phase of an exchange is given longer than a part of what is left.
 
         Raises:
             SourceUnreachable: no answer, or a part of one.
@@ -90,7 +87,7 @@ class WebClient:
             SourceUnusable: the URL cannot be asked, or the body is compressed.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange(request, max_bytes)
+            answer = await self._exchange(request, max_bytes, until)
             following = request.following(answer)
             if following is None:
                 return answer
@@ -101,10 +98,10 @@ class WebClient:
         """Closes all connections."""
         await self._client.aclose()
 
-    async def _exchange(self, request: Get, max_bytes: int) -> Answer:
+    async def _exchange(self, request: Get, max_bytes: int, until: float) -> Answer:
         where = request.address.origin
         try:
-            async with self._response(request) as response:
+            async with self._response(request, until) as response:
                 headers = response.extensions[_HEADERS_KEPT]
                 body = b""
                 if response.status_code == _OK:
@@ -117,22 +114,22 @@ class WebClient:
             raise SourceUnreachable(f"{where}: {_explain(exc)}") from None
 
     @asynccontextmanager
-    async def _response(self, request: Get) -> AsyncIterator[httpx.Response]:
+    async def _response(self, request: Get, until: float) -> AsyncIterator[httpx.Response]:
         """The head of the answer, its body not read yet."""
         try:
-            response = await self._send(request, connection := _Connection())
+            response = await self._send(request, connection := _Connection(), until)
         except httpx.TransportError:
             # The server may have closed an idle connection while we began to use it, or the
             # network forgotten it: that says nothing about the server. A GET can be repeated.
             if not connection.was_idle:
                 raise
-            response = await self._send(request, _Connection())
+            response = await self._send(request, _Connection(), until)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _send(self, request: Get, connection: _Connection) -> httpx.Response:
+    async def _send(self, request: Get, connection: _Connection, until: float) -> httpx.Response:
         message = httpx.Request(
             "GET",
             request.address.origin,
@@ -140,10 +137,21 @@ class WebClient:
                 (name.encode("ascii"), value.encode("latin-1"))
                 for name, value in request.wire_headers().items()
             ],
-            extensions={"trace": connection.trace},
+            extensions={"trace": connection.trace, "timeout": _phases(until).as_dict()},
         )
         message.url = _VerbatimURL(request.address)
         return await self._client.send(message, stream=True, follow_redirects=False)
+
+
+def _phases(until: float) -> httpx.Timeout:
+    """How long each phase of an exchange may take, if the whole is cancelled at ``until``.
+
+    httpcore 1.0 leaves a socket open when it is cancelled within a TLS handshake; connecting and
+    the handshake, ``connect`` each, have therefore given up by then.
+    """
+    left_s = max(0.0, until - asyncio.get_running_loop().time())
+    phase_s = min(5.0, left_s / 3)
+    return httpx.Timeout(connect=phase_s, read=2 * phase_s, write=phase_s, pool=phase_s)
 
 
 class _VerbatimURL(httpx.URL):
@@ -212,6 +220,8 @@ async def _body(
         body += chunk
         if len(body) > max_bytes:
             raise too_large
+        # One read can bring thousands of tiny chunks: the loop serves others in between.
+        await asyncio.sleep(0)
     return bytes(body)
 
 
