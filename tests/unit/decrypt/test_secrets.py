@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import gc
+import json
+import traceback
+from typing import TypeAlias
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clef_agent.decrypt.secrets import NamesCollide, Plaintext, Secrets, parse_payload, zero
+from clef_agent.errors import PayloadInvalid
+
+Nested: TypeAlias = "dict[str, str | dict[str, str]]"
+
+texts = st.text(max_size=12)
+payloads = st.dictionaries(texts, texts | st.dictionaries(texts, texts, max_size=4), max_size=5)
+
+
+def secrets_of(payload: object) -> Secrets:
+    return parse_payload(json.dumps(payload).encode())
+
+
+def flat(payload: Nested) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for name, value in payload.items():
+        if isinstance(value, str):
+            pairs.append((name, value))
+        else:
+            pairs.extend((f"{name}__{key}", inner) for key, inner in value.items())
+    return pairs
+
+
+# --- what a payload is --------------------------------------------------------------------------
+
+
+@given(payloads, st.booleans())
+def test_a_payload_is_served_as_it_was_packed(payload: Nested, ascii_only: bool) -> None:
+    secrets = parse_payload(json.dumps(payload, ensure_ascii=ascii_only).encode())
+    found = json.loads(bytes(secrets.json))
+    assert found == payload
+    assert list(found) == list(payload)
+    assert len(secrets) == len(secrets.names()) == len(flat(payload))
+    assert secrets.names() == [name for name, _ in flat(payload)]
+
+
+@given(payloads)
+def test_every_offset_is_that_of_its_value(payload: Nested) -> None:
+    secrets = Secrets(payload)
+    for name, value in payload.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                entry = secrets.find_in(name, key)
+                assert entry is not None
+                assert json.loads(secrets.value_json(entry)) == inner
+            assert secrets.find_in(name, "\0no such key\0") is None
+
+
+@given(payloads)
+def test_a_flat_rendering_has_each_value_once_or_is_refused(payload: Nested) -> None:
+    secrets, pairs = Secrets(payload), flat(payload)
+    if len(dict(pairs)) == len(pairs):
+        assert json.loads(bytes(secrets.flat_json())) == dict(pairs)
+        assert secrets.flat_json() is secrets.flat_json()
+    else:
+        with pytest.raises(NamesCollide) as caught:
+            secrets.flat_json()
+        assert len(caught.value.candidates) >= 2
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'["a"]',
+        b'"text"',
+        b"1",
+        b"{",
+        b'{"a": 1}',
+        b'{"a": null}',
+        b'{"a": true}',
+        b'{"a": []}',
+        b'{"a": ["0"]}',
+        b'{"a": {"b": 1}}',
+        b'{"a": {"b": null}}',
+        b'{"a": {"b": {}}}',
+        b'{"a": {"b": ["c"]}}',
+        b'{"a": "x", "b": {"c": 0}}',
+        b'{"a": "x", "a": "y"}',
+        b'{"a": {"b": "x", "b": "x"}}',
+        b'{"a": {}, "\\u0061": {}}',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": "\\ud800"}',
+        b'{"\\udc00": "a"}',
+        b'{"a": {"\\ud800": "b"}}',
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": "\n"}',
+        b"\xef\xbb\xbf{}",
+        b"{} {}",
+        b'{"a":' * 33 + b"1" + b"}" * 33,
+        b"[" * 10**6,
+    ],
+)
+def test_a_payload_of_another_form_is_refused_without_quoting_it(plaintext: bytes) -> None:
+    with pytest.raises(PayloadInvalid) as caught:
+        parse_payload(plaintext)
+    assert caught.value.reason == "payload_parse"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"a": "%s", "%s": 1}',
+        '{"%s": {"b": null}}',
+        '{"a": "%s"',
+        '{"a": "%s", "a": "%s"}',
+        '{"%s": "\\ud800"}',
+        '"%s"',
+        '["%s"]',
+        "%s",
+        '{"a": %s}',
+        '{"a": -%s}',
+    ],
+)
+def test_no_error_about_a_payload_holds_a_word_of_it(template: str) -> None:
+    secret = "hunter2-4711"
+    plaintext = template.replace("%s", secret).encode()
+    with pytest.raises(PayloadInvalid) as caught:
+        parse_payload(plaintext)
+    rendered = "".join(traceback.format_exception(caught.value))
+    assert secret not in rendered
+    assert "hunter" not in rendered
+
+
+@given(st.binary(max_size=60) | texts.map(str.encode))
+@example(b'{"a": "\\ud83d\\udd11"}')
+def test_any_plaintext_is_secrets_or_refused_by_name(plaintext: bytes) -> None:
+    try:
+        count = len(parse_payload(plaintext))
+    except PayloadInvalid:
+        count = 0
+    assert count >= 0
+
+
+def test_a_bytearray_is_read_too() -> None:
+    assert bytes(parse_payload(bytearray(b'{"a": "b"}')).json) == b'{"a":"b"}'
+
+
+def test_an_empty_payload_is_served_empty() -> None:
+    secrets = secrets_of({})
+    assert bytes(secrets.json) == bytes(secrets.flat_json()) == b"{}"
+    assert secrets.names() == []
+    assert secrets.find("a") is None
+    assert bytes(secrets_of({"ns": {}}).json) == b'{"ns":{}}'
+
+
+# --- looking up ---------------------------------------------------------------------------------
+
+
+def value(secrets: Secrets, name: str) -> object:
+    entry = secrets.find(name)
+    return None if entry is None else json.loads(secrets.value_json(entry))
+
+
+def test_a_flat_payload_is_not_taken_for_namespaces() -> None:
+    # case 8
+    secrets = secrets_of({"DB_TOKEN": "ab", "app__KEY": "c"})
+    assert secrets.names() == ["DB_TOKEN", "app__KEY"]
+    assert value(secrets, "DB_TOKEN") == "ab"
+    assert value(secrets, "app__KEY") == "c"
+    assert value(secrets, "0") is None
+    assert secrets.find_in("app", "KEY") is None
+    assert bytes(secrets.flat_json()) == bytes(secrets.json)
+
+
+def test_a_mixed_payload_names_its_top_level_values_by_their_bare_key() -> None:
+    # case 8
+    secrets = secrets_of({"TOP": "t", "ns": {"KEY": "k"}})
+    assert secrets.names() == ["TOP", "ns__KEY"]
+    assert json.loads(bytes(secrets.flat_json())) == {"TOP": "t", "ns__KEY": "k"}
+    assert [value(secrets, n) for n in ("TOP", "KEY", "ns__KEY", "ns")] == ["t", "k", "k", None]
+
+
+def test_a_bare_key_in_one_namespace_is_found() -> None:
+    secrets = secrets_of({"a": {"ONE": "1", "BOTH": "a"}, "b": {"BOTH": "b"}})
+    assert value(secrets, "ONE") == value(secrets, "a__ONE") == "1"
+    assert value(secrets, "a__BOTH") == "a"
+    assert value(secrets, "b__BOTH") == "b"
+    assert value(secrets, "NONE") is None
+
+
+def test_a_bare_key_in_two_namespaces_is_a_question_and_no_answer() -> None:
+    # case 9
+    secrets = secrets_of({"a": {"K": "1"}, "b": {"K": "2"}})
+    with pytest.raises(NamesCollide) as caught:
+        secrets.find("K")
+    assert caught.value.candidates == ["a__K", "b__K"]
+    assert "1" not in str(caught.value)
+
+
+def test_names_that_flatten_to_one_are_told_apart_by_a_slash() -> None:
+    # case 9
+    secrets = secrets_of({"a__b": {"c": "1"}, "a": {"b__c": "2", "x": "3"}})
+    for ask in (lambda: secrets.find("a__b__c"), secrets.flat_json):
+        with pytest.raises(NamesCollide) as caught:
+            ask()
+        assert caught.value.candidates == ["a__b/c", "a/b__c"]
+    assert value(secrets, "c") == "1"
+    assert value(secrets, "b__c") == "2"
+    assert value(secrets, "a__x") == "3"
+    entry = secrets.find_in("a", "b__c")
+    assert entry is not None
+    assert json.loads(secrets.value_json(entry)) == "2"
+
+
+def test_a_full_name_wins_over_a_bare_key_of_the_same_letters() -> None:
+    secrets = secrets_of({"a": {"K": "full"}, "b": {"a__K": "bare"}})
+    assert value(secrets, "a__K") == "full"
+    assert value(secrets, "b__a__K") == "bare"
+
+
+def test_a_top_level_value_and_a_namespaced_one_that_share_a_name_collide() -> None:
+    secrets = secrets_of({"a__K": "top", "a": {"K": "in"}})
+    with pytest.raises(NamesCollide) as caught:
+        secrets.find("a__K")
+    assert caught.value.candidates == ["a__K", "a/K"]
+    assert value(secrets, "K") == "in"
+
+
+def test_a_value_is_text_for_the_agents_own_use() -> None:
+    secrets = secrets_of({"ns": {"TOKEN": 'é\n"x"'}})
+    assert secrets.value("TOKEN") == 'é\n"x"'
+    assert secrets.value("OTHER") is None
+
+
+# --- zeroing ------------------------------------------------------------------------------------
+
+
+class Witness(Plaintext):
+    """What a buffer looked like after its end."""
+
+    remains: list[bytes] = []  # noqa: RUF012  # one list for all, emptied by the fixture
+
+    def __del__(self) -> None:
+        super().__del__()
+        Witness.remains.append(bytes(self))
+
+
+def watch(view: memoryview) -> None:
+    """Puts a witness in place of the buffer behind ``view``, without holding it."""
+    view.obj.__class__ = Witness
+
+
+@pytest.fixture(autouse=True)
+def _no_remains() -> None:
+    Witness.remains.clear()
+
+
+def test_plaintext_is_zeroed_when_its_holder_lets_go() -> None:
+    secrets = secrets_of({"ns": {"K": "v" * 1000}})
+    watch(secrets.json)
+    watch(secrets.flat_json())
+    size, flat_size = len(secrets.json), len(secrets.flat_json())
+    secrets.names()
+    secrets.find("K")
+    gc.collect()
+    assert Witness.remains == []
+    del secrets
+    assert sorted(Witness.remains, key=len) == sorted([bytes(size), bytes(flat_size)], key=len)
+
+
+def test_plaintext_stays_whole_while_a_response_holds_the_view() -> None:
+    secrets = secrets_of({"K": "v"})
+    watch(secrets.json)
+    response = secrets.json
+    del secrets
+    assert bytes(response) == b'{"K":"v"}'
+    assert Witness.remains == []
+    del response
+    assert Witness.remains == [bytes(9)]
+
+
+def test_plaintext_stays_whole_while_a_transport_holds_a_slice_of_the_view() -> None:
+    # uvloop keeps only the rest of what it could not write at once, and drops the view itself.
+    secrets = secrets_of({"K": "v" * 100})
+    watch(secrets.json)
+    rest = memoryview(secrets.json)[50:].cast("b")
+    del secrets
+    gc.collect()
+    assert bytes(rest) == b'{"K":"'[50:] + b"v" * 56 + b'"}'
+    assert Witness.remains == []
+    del rest
+    assert Witness.remains == [bytes(108)]
+
+
+def test_the_view_cannot_be_written_through() -> None:
+    secrets = secrets_of({"K": "v"})
+    assert secrets.json.readonly
+    assert secrets.flat_json().readonly
+
+
+def test_zeroing_keeps_the_length() -> None:
+    buffer = bytearray(b"secret")
+    zero(buffer)
+    assert buffer == bytes(6)
+    zero(bytearray())
+
+
+def test_no_repr_of_secrets_shows_a_value() -> None:
+    secrets = secrets_of({"ns": {"K": "hunter2"}})
+    assert "hunter2" not in repr(secrets) + str(secrets) + repr(secrets.find("K"))
+    assert "hunter2" not in repr(secrets.json)
