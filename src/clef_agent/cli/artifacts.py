@@ -229,6 +229,9 @@ def _packed(payload: Payload, packing: Packing) -> bytes:
         raise Failure(
             str(exc), "`clef-agent keygen` prints a pair; the recipient is its public key."
         ) from None
+    except UnicodeEncodeError:
+        # Bytes of an argument that are no UTF-8 come as lone surrogates (PEP 383).
+        raise Failure("--identity or --environment is not UTF-8 text", "Correct it.") from None
     if len(artifact) > MAX_ARTIFACT_BYTES:
         raise Failure(
             f"the artifact would have {len(artifact):,} bytes, and none is read beyond"

@@ -41,7 +41,7 @@ _CHECKS = {
     "fields": "version 1, with every field that it needs",
     "integrity": "ciphertextHash fits the ciphertext",
     "signature": "made by the owner of the verify key",
-    "identity": "for the expected identity and environment",
+    "identity": "",
     "rollback": "",
     "expiry": "not expired",
     "unwrap": "",
@@ -88,6 +88,7 @@ def examine(data: bytes, policy: Policy, keyring: AgeKeyring | None, *, wall: fl
     passed = dict(_CHECKS)
     try:
         artifact = parse(data, policy.expected)
+        passed["identity"] = f"for {artifact.identity} in {artifact.environment}"
         if artifact.expires_at is not None:
             passed["expiry"] = f"valid until {artifact.expires_at.text}"
         verified = verify(artifact, policy, wall=wall)

@@ -32,22 +32,17 @@ def read_file(path: Path) -> bytes:
 def replace_file(path: Path, data: bytes) -> None:
     """Makes ``path`` hold ``data`` in one step, so that no reader ever sees a part of it.
 
-    A file that is there keeps its mode; a symbolic link keeps pointing where it did.
+    A file that is there keeps its mode, a symbolic link keeps pointing where it did, and what is
+    no file, like a pipe or /dev/null, is written to and never replaced.
 
     Raises:
         Failure: it cannot be written.
     """
     try:
-        target = path.resolve()
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _PUBLIC_MODE
-        passing = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
-        try:
-            _write_new(passing, data, mode)
-            passing.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                passing.unlink()
-            raise
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+        else:
+            _replace(path.resolve(), data)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
 
@@ -67,6 +62,18 @@ def create_secret_file(path: Path, data: bytes) -> None:
         ) from None
     except OSError as exc:
         raise _unwritable(path, exc) from exc
+
+
+def _replace(target: Path, data: bytes) -> None:
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _PUBLIC_MODE
+    passing = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
+    try:
+        _write_new(passing, data, mode)
+        passing.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            passing.unlink()
+        raise
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -15,6 +15,7 @@ from clef_agent.cli.table import Row
 from clef_agent.keys import decode_base64
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+_SPAN_UNITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +192,16 @@ def _hash_fits(ciphertext: str | None, digest: str | None) -> bool | None:
 
 
 def _span(seconds: float) -> str:
-    """``seconds`` in the largest unit that fits: "29 days"."""
+    """``seconds`` in the two largest units that fit: "29 days, 23 hours"."""
+    left_s = int(seconds)
+    counts: list[tuple[int, str]] = []
     for unit, unit_s in _UNITS:
-        count = int(seconds // unit_s)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "less than a second"
+        count, left_s = divmod(left_s, unit_s)
+        if count or counts:
+            counts.append((count, unit))
+    shown = [
+        f"{count} {unit}{'' if count == 1 else 's'}"
+        for count, unit in counts[:_SPAN_UNITS]
+        if count
+    ]
+    return ", ".join(shown) or "less than a second"

@@ -13,13 +13,13 @@ from clef_agent.cli.failure import printable
 
 Mood: TypeAlias = Literal["plain", "good", "bad", "open"]
 
-_STYLES: dict[Mood, str] = {"plain": "", "good": "green", "bad": "bold red", "open": "yellow"}
+_COLOURS: dict[Mood, str] = {"plain": "", "good": "green", "bad": "bold red", "open": "yellow"}
 _MARKS: dict[Mood, str] = {"plain": "", "good": "✓", "bad": "✗", "open": "○"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fact. ``verdict`` is a word where the table only has a mark and a colour."""
+    """One fact, or with a ``verdict`` one finding, for which the table has a mark."""
 
     label: str
     text: str
@@ -44,21 +44,26 @@ def _show_table(title: str, rows: Sequence[Row]) -> None:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2, 0, 0))
-    with_marks = any(row.mood != "plain" for row in rows)
+    with_marks = any(row.verdict for row in rows)
     if with_marks:
         table.add_column(width=1)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        style = _STYLES[row.mood]
-        cells = [
-            Text(row.label, style="dim" if row.mood in ("plain", "open") else ""),
-            Text(printable(row.text), style=style if row.mood in ("bad", "open") else ""),
-        ]
-        table.add_row(*([Text(_MARKS[row.mood], style=style)] if with_marks else []), *cells)
+        label = Text(row.label, style="" if with_marks and row.mood != "open" else "dim")
+        text = Text(printable(row.text), style=_text_style(row))
+        mark = [Text(_MARKS[row.mood], style=_COLOURS[row.mood])] if with_marks else []
+        table.add_row(*mark, label, text)
     console = Console(highlight=False)
     console.print()
     console.print(Padding(Text(printable(title), style="bold"), (0, 2)))
     console.print()
     console.print(Padding(table, (0, 2)))
     console.print()
+
+
+def _text_style(row: Row) -> str:
+    if row.mood == "open":
+        return "dim"
+    # Beside a green mark, plain text is easier to read.
+    return "" if row.mood == "good" and row.verdict else _COLOURS[row.mood]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -40,6 +41,19 @@ def test_a_symbolic_link_keeps_pointing_where_it_did(tmp_path: Path) -> None:
 
     assert (tmp_path / "link").is_symlink()
     assert read_file(tmp_path / "target") == b"new"
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        replace_file(fifo, b"data")
+
+        assert os.read(reader, 100) == b"data"
+    finally:
+        os.close(reader)
+    assert fifo.is_fifo()
 
 
 def test_a_secret_file_can_be_read_by_its_owner_only(tmp_path: Path) -> None:

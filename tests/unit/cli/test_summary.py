@@ -74,7 +74,7 @@ def test_nothing_of_the_plaintext_or_the_ciphertext_is_shown() -> None:
     ("change", "label", "text", "mood"),
     [
         ({}, "expires at", "never", "plain"),
-        ({"expiresAt": "2027-01-18"}, "expires at", "2027-01-18 (in 2 days)", "plain"),
+        ({"expiresAt": "2027-01-18"}, "expires at", "2027-01-18 (in 2 days, 16 hours)", "plain"),
         ({"expiresAt": "2027-01-15T07:59Z"}, "expires at", "2027-01-15T07:59Z (no date)", "bad"),
         (
             {"expiresAt": "2027-01-15T07:00:00Z"},
