@@ -7,10 +7,11 @@ never send anything; a process on the same machine could hold all of them for ev
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from clef_agent.server.joined_writes import JoinedWrites
 from clef_agent.server.replies import NO_STORE
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport = transport
             transport.abort()
             return
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         self.timeout_keep_alive_task = self.loop.call_later(
             IDLE_DEADLINE_S, self.timeout_keep_alive_handler
         )

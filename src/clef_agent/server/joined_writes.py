@@ -1,0 +1,62 @@
+"""Head and body of a response in one system call.
+
+uvicorn hands the transport a response's head and its body one after the other, and uvloop writes
+each at once. On a loopback connection that second call is a third of the whole request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class JoinedWrites:
+    """A transport that keeps a first write back until the second, or the end of the loop's turn.
+
+    Everything else is the transport's own.
+    """
+
+    __slots__ = ("_kept", "_loop", "_transport", "is_closing", "pause_reading", "resume_reading")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._kept: bytes | None = None
+        # Called for each request: bound once, without a detour.
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Keeps ``data``, or writes it together with what was kept."""
+        kept = self._kept
+        if kept is None:
+            self._kept = data
+            self._loop.call_soon(self.flush)
+        else:
+            self._kept = None
+            self._transport.writelines((kept, data))
+
+    def flush(self) -> None:
+        """Writes what was kept for a body that did not follow at once."""
+        kept, self._kept = self._kept, None
+        if kept is not None and not self._transport.is_closing():
+            self._transport.write(kept)
+
+    def close(self) -> None:
+        """Closes once everything has been written."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._kept = None
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that are not written yet."""
+        return self._transport.get_write_buffer_size() + len(self._kept or b"")
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  # asyncio's
+        """The transport's."""
+        return self._transport.get_extra_info(name, default)
