@@ -100,14 +100,22 @@ class _Wanted:
 class BackgroundKeeper:
     """Writes through a lane of its own; while one write is under way, only the newest wish counts.
 
-    ``warn`` is told of a failure in words, once until a write succeeds again.
+    ``warn`` is told of a failure in words, once until a write succeeds again. ``deadline_s`` is
+    after how long a disk counts as hung, in seconds.
     """
 
     enabled = True
 
-    def __init__(self, disk: DiskCache, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        disk: DiskCache,
+        warn: Callable[[str], None],
+        *,
+        deadline_s: float = _DISK_DEADLINE_S,
+    ) -> None:
         self._disk = disk
         self._warn = warn
+        self._deadline_s = deadline_s
         self._lane = Lane("disk")
         self._wanted = _Wanted(None, None)
         self._writing: asyncio.Task[None] | None = None
@@ -144,7 +152,7 @@ class BackgroundKeeper:
 
     async def _read(self, call: Callable[[], T]) -> T:
         try:
-            return await self._lane.run(call, deadline_s=_DISK_DEADLINE_S)
+            return await self._lane.run(call, deadline_s=self._deadline_s)
         except OSError as exc:  # LaneBlocked is one, by way of TimeoutError
             raise DiskCopyUnusable(f"it cannot be read: {_why(exc)}") from None
 
@@ -158,7 +166,7 @@ class BackgroundKeeper:
         while written is not self._wanted:
             written = self._wanted
             try:
-                await self._lane.run(lambda w=written: self._write(w), deadline_s=_DISK_DEADLINE_S)  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                await self._lane.run(lambda w=written: self._write(w), deadline_s=self._deadline_s)  # type: ignore[misc]  # mypy cannot infer a lambda's default
             except OSError as exc:
                 if not self._has_warned:
                     self._has_warned = True
