@@ -99,8 +99,7 @@ class _Provider:
         elif why_not is not None:
             raise self._refresher.unavailable(why_not)
         held = self._memory.held
-        if held is None:  # a wipe since the check, in another task
-            raise self._refresher.unavailable(errors.NotLoaded)
+        assert held is not None  # or else there was a reason
         return held
 
     async def wait_for_change(self, digest: str, timeout_s: float) -> None:
