@@ -68,8 +68,8 @@ def served_token(
         if configured is not None:
             return ServedToken(configured, token_file, "file")
     token = os.urandom(_TOKEN_BYTES).hex()
-    paths = [token_file] if token_file is not None else token_paths(env, port, system_place)
-    for path in paths:
+    configured_path = [] if token_file is None else [token_file]
+    for path in (*configured_path, *token_paths(env, port, system_place)):
         with suppress(OSError, _NotOurs):
             if path == token_file:
                 _leave_in_configured(path, token)
