@@ -181,8 +181,7 @@ class Refresher:
     # --- one refresh ----------------------------------------------------------------------------
 
     def _landed(self, flight: asyncio.Task[Outcome]) -> None:
-        if self._flight is flight:
-            self._flight = None
+        self._flight = None
         if not flight.cancelled() and flight.exception() is not None:
             LOGGER.error("a refresh ended in a way it should not", exc_info=flight.exception())
 

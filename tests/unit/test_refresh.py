@@ -431,6 +431,32 @@ async def test_ttl_without_success_wipes_memory_and_disk_and_says_so_once(setup:
 
 
 @in_virtual_time
+async def test_ttl_that_passes_between_refreshes_wipes_memory_and_disk(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(TTL_S)
+    rig.refresher.enforce()
+    rig.refresher.enforce()
+    assert rig.memory.held is None
+    assert keeper_of(rig).data is None
+    assert len(rig.recorder.of(events.CacheExpired)) == 1
+
+
+@in_virtual_time
+async def test_request_during_the_backoff_wipes_what_has_passed_its_time(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(TTL_S - 0.5)
+    rig.source.failure = unreachable(3600)
+    await rig.refresh()
+    rig.clock.advance(0.5)
+    with pytest.raises(errors.CacheExpired):
+        await rig.served()
+    assert rig.memory.held is None
+    assert keeper_of(rig).data is None
+
+
+@in_virtual_time
 async def test_one_failure_after_a_long_stable_time_wipes_nothing(setup: Setup) -> None:  # case 11
     rig = setup.rig()
     await rig.refresh()

@@ -100,6 +100,8 @@ class Model:
         self.knows_validator = False
         self.last: Instant | None = None
         self.because: WhyNot = errors.NotLoaded
+        self.failures = 0
+        self.asked_until = 0.0
         self.mark = self.disk_mark if self.rules.disk else None
 
     def trust_s(self, offer: Offer) -> float | None:
@@ -312,6 +314,23 @@ class RefreshMachine(RuleBasedStateMachine):
             offered, self.now, claims_unmodified=self.source.claims_unmodified
         )
 
+    def check_backoff(self, *, succeeded: bool) -> None:
+        model, backoff_s = self.model, self.rig.refresher.backoff_left_s()
+        if succeeded:
+            model.failures, model.asked_until = 0, 0.0
+            assert backoff_s <= 0
+            return
+        model.failures += 1
+        asked_s = getattr(self.source.failure, "retry_after_s", None)
+        if asked_s is not None:
+            model.asked_until = self.now.boot + min(asked_s, MAX_RETRY_AFTER_S)
+        least_s = max(
+            min(2.0 ** (model.failures - 1), INTERVAL_S) * 0.9, model.asked_until - self.now.boot
+        )
+        most_s = max(least_s / 0.9, model.asked_until - self.now.boot) * 1.1
+        # Moments are kept as differences of large numbers.
+        assert least_s - 1e-3 <= backoff_s <= most_s + 1e-3
+
     # --- the source -----------------------------------------------------------------------------
 
     @rule(
@@ -319,8 +338,16 @@ class RefreshMachine(RuleBasedStateMachine):
         newer_s=st.sampled_from([0, 1, 60, 600, -1, -600]),
         lives_s=st.sampled_from([None, None, None, -1, 0, 20, 200, 1000, 1e7]),
         is_envelope=st.booleans(),
+        is_polled=st.booleans(),
     )
-    def publish(self, flaw: Flaw, newer_s: float, lives_s: float | None, is_envelope: bool) -> None:
+    def publish(
+        self,
+        flaw: Flaw,
+        newer_s: float,
+        lives_s: float | None,
+        is_envelope: bool,
+        is_polled: bool,
+    ) -> None:
         packed_at = self.newest_packed_at + newer_s
         if flaw == "none":
             self.newest_packed_at = max(packed_at, self.newest_packed_at)
@@ -330,17 +357,23 @@ class RefreshMachine(RuleBasedStateMachine):
                 packed_at=packed_at, expires_at=expires_at, flaw=flaw, is_envelope=is_envelope
             )
         )
+        if is_polled:
+            self._poll()
 
-    @rule(back=st.integers(1, 5))
-    def publish_an_earlier_one_again(self, back: int) -> None:
+    @rule(back=st.integers(1, 5), is_polled=st.booleans())
+    def publish_an_earlier_one_again(self, back: int, is_polled: bool) -> None:
         self.offer(self.offers[-min(back, len(self.offers))])
+        if is_polled:
+            self._poll()
 
-    @rule(is_ours=st.booleans())
-    def revoke(self, is_ours: bool) -> None:
+    @rule(is_ours=st.booleans(), is_polled=st.booleans())
+    def revoke(self, is_ours: bool, is_polled: bool) -> None:
         if self.offered.flaw == "garbage" or self.offered.revocation != "none":
             return
         data = revoked(self.offered.data, identity="api-gateway" if is_ours else "another")
         self.offer(Offer(data, b"", revocation="ours" if is_ours else "another's"))
+        if is_polled:
+            self._poll()
 
     @rule(
         failure=st.sampled_from(
@@ -394,6 +427,7 @@ class RefreshMachine(RuleBasedStateMachine):
         outcome = self.run(self.rig.refresh())
         succeeded = self.model_refresh()
         assert isinstance(outcome, Refreshed) == succeeded, outcome
+        self.check_backoff(succeeded=succeeded)
         event(f"poll: {'success' if succeeded else type(outcome).__name__}")
 
     @rule(steps=st.integers(1, 3))
@@ -411,11 +445,14 @@ class RefreshMachine(RuleBasedStateMachine):
         is_past = why_not in (errors.CacheExpired, errors.ArtifactExpired)
         if is_past:
             self.model.enforce(now)
-            if may_ask:
-                self.model_refresh()
+        if not (is_past and may_ask):
+            self.check_served()
+            assert len(self.source.requests) == before
+            return
+        succeeded = self.model_refresh()
         self.check_served()
-        asked = len(self.source.requests) - before
-        assert asked == (1 if is_past and may_ask else 0)
+        self.check_backoff(succeeded=succeeded)
+        assert len(self.source.requests) == before + 1
 
     @rule()
     def refresh_on_demand(self) -> None:
@@ -427,14 +464,28 @@ class RefreshMachine(RuleBasedStateMachine):
 
         outcome = self.run(ask())
         if isinstance(outcome, errors.RefreshTooSoon):
-            assert 0 < outcome.retry_after_s <= MAX_RETRY_AFTER_S
+            # Either the source asked for patience, or somebody else did it within this second.
+            assert outcome.retry_after_s <= max(self.model.asked_until - self.now.boot, 1.0)
             return
-        assert isinstance(outcome, Refreshed) == self.model_refresh()
+        assert self.model.asked_until <= self.now.boot
+        succeeded = self.model_refresh()
+        assert isinstance(outcome, Refreshed) == succeeded
+        self.check_backoff(succeeded=succeeded)
 
-    @rule()
-    def restart(self) -> None:
+    @rule(
+        finds=st.sampled_from(["all as it was", "an outage", "an artifact that it rejects"]),
+        after_s=st.sampled_from([0, 0, 100, 299, 400]),
+    )
+    def restart(self, finds: str, after_s: float) -> None:
+        self.clock.advance(after_s)
         self.rig = self.start()
         self.model.restart()
+        if finds == "an outage":
+            self.source.failure = errors.SourceUnreachable("no route")
+        elif finds == "an artifact that it rejects":
+            self.offer(self.make_offer(flaw="recipient", packed_at=self.newest_packed_at))
+        if finds != "all as it was":
+            self._poll()
 
     @rule()
     def timer_enforces(self) -> None:
