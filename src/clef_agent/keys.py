@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # both are loaded where they are first used, not at start
 _AGE_IDENTITY = "AGE-SECRET-KEY-1"
 _AGE_HYBRID_IDENTITY = "AGE-SECRET-KEY-PQ-1"
 
+#: Base64 is decoded in pieces of so many characters: one call for 10 MB would hold the interpreter
+#: for 50 ms, and with it the event loop in another thread.
+_PIECE_CHARS = 512 * 1024
+
 
 class KeyMalformed(ValueError):
     """Text that holds no usable key. The message says where, and never what stands there."""
@@ -102,8 +106,13 @@ def decode_base64(text: str) -> bytes:
         ascii_text += b"=" * (-len(ascii_text) % 4)
     elif len(ascii_text) % 4 or ascii_text.endswith(b"==="):  # binascii passes some of these
         raise ValueError("not base64: its padding is neither whole nor absent")
+    if b"=" in ascii_text[:-2]:  # a piece could end there, and be taken for whole
+        raise ValueError("not base64: padding stands before its end")
     try:
-        return binascii.a2b_base64(ascii_text, strict_mode=True)
+        return b"".join(
+            binascii.a2b_base64(ascii_text[start : start + _PIECE_CHARS], strict_mode=True)
+            for start in range(0, len(ascii_text), _PIECE_CHARS)
+        )
     except binascii.Error as exc:
         raise ValueError("not base64") from exc
 

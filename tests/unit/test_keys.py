@@ -236,3 +236,12 @@ def test_both_alphabets_decode_padded_or_not(data: bytes) -> None:
 def test_base64_is_read_as_its_grammar_says(text: str) -> None:
     # case 28
     assert decoded(text) == reference(text)
+
+
+def test_base64_of_several_pieces_is_read_as_one() -> None:
+    data = bytes(range(256)) * 8192
+    text = encode_base64(data)
+    assert decode_base64(text) == decode_base64(text.rstrip("=")) == data
+    for at in (0, 100, len(text) // 2, 512 * 1024 - 2, 512 * 1024 - 1, len(text) - 4):
+        assert decoded(text[:at] + "=" + text[at + 1 :]) is None
+    assert decoded(text[: 512 * 1024 - 2] + "==" + text[512 * 1024 :]) is None

@@ -33,6 +33,8 @@ _OPTIONAL = ("expiresAt", "signature", "signatureAlgorithm")
 _ENVELOPE = ("provider", "keyId", "wrappedKey", "algorithm", "iv", "authTag")
 #: What the signing payload holds as it stands.
 _SIGNED = frozenset((*_REQUIRED[:-1], *_ENVELOPE))
+#: 32 MiB of "[],[],..." would become 600 MB of lists, and hold the interpreter for seconds.
+_MAX_COMMAS = 100_000
 #: A revokedAt of any type revokes; only so much of it is repeated in a log.
 _MAX_REVOKED_AT_CHARS = 64
 
@@ -73,6 +75,8 @@ def parse(data: bytes, expected: Expectation | None = None) -> Artifact:
 
 
 def _document(data: bytes) -> dict[str, strict_json.JsonValue]:
+    if data.count(b",") > _MAX_COMMAS:
+        raise NotStrictJson("it has far more members than an artifact")
     try:
         document = strict_json.loads(data)
     except strict_json.NotStrict as exc:

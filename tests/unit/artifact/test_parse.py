@@ -105,6 +105,7 @@ def test_no_repr_holds_ciphertext_signature_or_envelope() -> None:
         (PLAIN.replace(b"{", b'{"x": {"a": 1, "\\u0061": 1},', 1), "json_parse"),
         (PLAIN.replace(b"{", b'{"x": ' + b"[" * 32 + b"]" * 32 + b",", 1), "json_parse"),
         (PLAIN.replace(b"{", b'{"x": ' + b"[" * 10**6 + b"]" * 10**6 + b",", 1), "json_parse"),
+        (PLAIN.replace(b"{", b'{"x": [' + b"[]," * 10**5 + b"[]],", 1), "json_parse"),
         (PLAIN.replace(b"{", b'{"x": ' * 10**5 + b"{", 1), "json_parse"),
         (b"null", "invalid_shape"),
         (b"[]", "invalid_shape"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from clef_agent.artifact import strict_json
 from clef_agent.decrypt.secrets import NamesCollide, Plaintext, Secrets, parse_payload, zero
 from clef_agent.errors import PayloadInvalid
 
@@ -147,6 +148,63 @@ def test_any_plaintext_is_secrets_or_refused_by_name(plaintext: bytes) -> None:
     except PayloadInvalid:
         count = 0
     assert count >= 0
+
+
+def as_json_says(plaintext: bytes) -> object:
+    """What strict JSON makes of ``plaintext``, if that is a payload; else None."""
+    try:
+        found = strict_json.loads(plaintext)
+    except (strict_json.NotStrict, strict_json.LoneSurrogate):
+        return None
+    members = list(found.values()) if isinstance(found, dict) else [None]
+    inner = [v for m in members if isinstance(m, dict) for v in m.values()]
+    texts_only = all(isinstance(m, (str, dict)) for m in members)
+    return found if texts_only and all(isinstance(v, str) for v in inner) else None
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "{",
+                "}",
+                "{",
+                "}",
+                ":",
+                ",",
+                '"a"',
+                '"b"',
+                '""',
+                '"\\u0061"',
+                '"\\ud800"',
+                '"\\n"',
+                "[",
+                "]",
+                "1",
+                "null",
+                '"',
+                "\\",
+                "",
+            ]
+        )
+        | st.sampled_from([" ", "\n", "\t\r\n", "\x0b", "\u00a0", '"é\u2028"']),
+        max_size=14,
+    ).map("".join)
+    | payloads.map(lambda payload: json.dumps(payload, indent=1)),
+)
+@example("{}")
+@example(' { "a" : { } , "b" : "c" } \n')
+@example('{"a":"b",}')
+@example('{"a":{"b":"c"},"a":"d"}')
+@example('{"a":{"b":{}}}')
+@example('{"a":"b"}\x00')
+def test_a_payload_is_read_as_strict_json_is(text: str) -> None:
+    plaintext = text.encode()
+    try:
+        found = json.loads(bytes(parse_payload(plaintext).json))
+    except PayloadInvalid:
+        found = None
+    assert found == as_json_says(plaintext)
 
 
 def test_a_bytearray_is_read_too() -> None:
