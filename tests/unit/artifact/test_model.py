@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clef_agent.artifact.model import Expectation, Moment, NotAMoment
+from clef_agent.artifact.model import Expectation, Moment, NotAMoment, RollbackMark, newest
 
 #: 2026-01-01T00:00:00Z
 NEW_YEAR = 1_767_225_600.0
@@ -132,3 +132,11 @@ def test_an_expectation_names_whom_an_artifact_is_for(
     expected: Expectation, identity: str, environment: str, allowed: bool
 ) -> None:
     assert expected.allows(identity, environment) is allowed
+
+
+def test_the_newest_mark_is_the_one_that_allows_least() -> None:
+    older, newer, revoked = RollbackMark(1), RollbackMark(2), RollbackMark(2, revoked=True)
+    assert newest() is newest(None) is None
+    assert newest(older, None, newer) is newer
+    assert newest(revoked, newer, older) is revoked
+    assert newest(RollbackMark(3), revoked) == RollbackMark(3)
