@@ -247,16 +247,22 @@ def broken_disk() -> DiskCopyUnusable:
     return DiskCopyUnusable("it cannot be read")
 
 
+#: Where no timer is set, only a thread can wake the loop.
+_LONGEST_THREAD_S = 10
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     """Where others wait for a timer, this one tells ``loop`` that its time has come."""
 
     loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout > 0:
-            self.loop.elapsed_s += timeout
-            timeout = 0
-        return super().select(timeout)
+        if timeout is None:
+            ready = super().select(_LONGEST_THREAD_S)
+            assert ready, "nothing is left that this test could be waiting for"
+            return ready
+        self.loop.elapsed_s += max(timeout, 0)
+        return super().select(0)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

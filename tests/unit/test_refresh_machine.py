@@ -48,6 +48,8 @@ T = TypeVar("T")
 TTL_S = 300.0
 INTERVAL_S = 30.0
 MAX_RETRY_AFTER_S = 3600.0
+#: Delays are differences of large numbers.
+ROUNDING_S = 1e-3
 #: Thousands of copies are written; in memory, fsync costs nothing.
 FAST_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -328,8 +330,7 @@ class RefreshMachine(RuleBasedStateMachine):
             min(2.0 ** (model.failures - 1), INTERVAL_S) * 0.9, model.asked_until - self.now.boot
         )
         most_s = max(least_s / 0.9, model.asked_until - self.now.boot) * 1.1
-        # Moments are kept as differences of large numbers.
-        assert least_s - 1e-3 <= backoff_s <= most_s + 1e-3
+        assert least_s - ROUNDING_S <= backoff_s <= most_s + ROUNDING_S
 
     # --- the source -----------------------------------------------------------------------------
 
@@ -465,7 +466,8 @@ class RefreshMachine(RuleBasedStateMachine):
         outcome = self.run(ask())
         if isinstance(outcome, errors.RefreshTooSoon):
             # Either the source asked for patience, or somebody else did it within this second.
-            assert outcome.retry_after_s <= max(self.model.asked_until - self.now.boot, 1.0)
+            asked_s = self.model.asked_until - self.now.boot
+            assert outcome.retry_after_s <= max(asked_s, 1.0) + ROUNDING_S
             return
         assert self.model.asked_until <= self.now.boot
         succeeded = self.model_refresh()
@@ -530,16 +532,16 @@ class RefreshMachine(RuleBasedStateMachine):
             self.run(self.rig.served())
         assert caught.type is why_not
         assert caught.value.retry_after_s is not None
-        assert 1 <= caught.value.retry_after_s <= MAX_RETRY_AFTER_S * 1.1
+        assert 1 <= caught.value.retry_after_s <= MAX_RETRY_AFTER_S * 1.1 + ROUNDING_S
         event(f"refused: {why_not.reason}")
 
     @invariant()
     def next_poll_is_neither_far_away_nor_at_once(self) -> None:
         delay_s = self.rig.refresher.delay_s()
         if self.rig.refresher.backoff_left_s() > 0:
-            assert delay_s <= MAX_RETRY_AFTER_S * 1.1
+            assert delay_s <= MAX_RETRY_AFTER_S * 1.1 + ROUNDING_S
         else:
-            assert delay_s <= INTERVAL_S * 1.1
+            assert delay_s <= INTERVAL_S * 1.1 + ROUNDING_S
 
     @invariant()
     def validator_is_that_of_what_was_held(self) -> None:
