@@ -86,6 +86,7 @@ class Refresher:
         self._flight: asyncio.Task[Outcome] | None = None
         self._mark: RollbackMark | None = None
         self._mark_is_known = not parts.policy.rollback_protection
+        self._told_of_mark = False
         self._failures = 0
         self._last_failure: ClefError | None = None
         # Moments on the boot clock, which no one can set.
@@ -168,15 +169,22 @@ class Refresher:
         why_not = self._memory.why_not(now)
         if why_not is errors.ArtifactExpired and held.artifact.expires_at is not None:
             self._wipe(why_not)
-            self._parts.emit(events.ArtifactExpired(held.artifact.expires_at.text))
+            self._emit(events.ArtifactExpired(held.artifact.expires_at.text))
         elif why_not is errors.CacheExpired:
             self._wipe(why_not)
             trust_s = self._memory.trust_s(held) or 0.0
-            self._parts.emit(events.CacheExpired(trust_s, self._parts.keeper.enabled))
+            self._emit(events.CacheExpired(trust_s, self._parts.keeper.enabled))
 
     def _wipe(self, because: type[Unavailable]) -> None:
         self._memory.wipe(because)
         self._parts.keeper.purge(self._mark)
+
+    def _emit(self, event: events.Event) -> None:
+        try:
+            self._parts.emit(event)
+        except Exception as exc:  # noqa: BLE001  # who listens has no say in what is served
+            names = type(event).__name__, type(exc).__name__
+            LOGGER.error("a listener failed at %s: %s", *names)  # its text may hold anything
 
     # --- one refresh ----------------------------------------------------------------------------
 
@@ -211,7 +219,9 @@ class Refresher:
             self._mark = newest(self._mark, await self._parts.keeper.load_mark())
             self._mark_is_known = True
         except errors.DiskCopyUnusable as exc:
-            self._parts.emit(events.DiskCopyFailed(f"the rollback mark is not known: {exc}"))
+            if not self._told_of_mark:
+                self._told_of_mark = True
+                self._emit(events.DiskCopyFailed(f"the rollback mark is not known: {exc}"))
 
     async def _fetch_and_accept(self) -> Refreshed:
         started = self._clock.now()
@@ -254,7 +264,7 @@ class Refresher:
             raise errors.Expired(expires_at.text)
         self._memory.accept(held, now)
         self._parts.keeper.confirm(now, self._mark)
-        self._parts.emit(events.ArtifactConfirmed(held.artifact.revision, fetch_s))
+        self._emit(events.ArtifactConfirmed(held.artifact.revision, fetch_s))
         return Refreshed(held.artifact.revision, changed=False)
 
     async def _prove(self, data: bytes, validator: Validator | None, now: Instant) -> Held:
@@ -285,7 +295,7 @@ class Refresher:
         if self._parts.policy.rollback_protection:
             self._mark = RollbackMark(artifact.packed_at.wall)
         self._memory.accept(held if self._keeps_plaintext else replace(held, secrets=None), at)
-        self._parts.emit(
+        self._emit(
             events.ArtifactRefreshed(
                 identity=artifact.identity,
                 environment=artifact.environment,
@@ -317,7 +327,7 @@ class Refresher:
                 self._revoke(error)
             case errors.Expired():
                 self._wipe(errors.ArtifactExpired)
-                self._parts.emit(events.ArtifactExpired(error.expires_at))
+                self._emit(events.ArtifactExpired(error.expires_at))
             case _:
                 self._report(error)
                 await self._fall_back()
@@ -329,13 +339,13 @@ class Refresher:
         if self._mark is not None:
             self._mark = replace(self._mark, revoked=True)
         self._wipe(errors.ArtifactRevoked)
-        self._parts.emit(events.ArtifactRevoked(revoked.revoked_at))
+        self._emit(events.ArtifactRevoked(revoked.revoked_at))
 
     def _report(self, error: ClefError) -> None:
         if isinstance(error, ArtifactError):
-            self._parts.emit(events.ArtifactInvalid(error.reason, str(error), error.hint))
+            self._emit(events.ArtifactInvalid(error.reason, str(error), error.hint))
         else:
-            self._parts.emit(events.FetchFailed(str(error), error.hint, self._parts.keeper.enabled))
+            self._emit(events.FetchFailed(str(error), error.hint, self._parts.keeper.enabled))
 
     async def _fall_back(self) -> None:
         """Takes the copy on disk, when nothing has been held since the start."""
@@ -351,11 +361,11 @@ class Refresher:
             self._parts.keeper.purge(self._mark)
             return
         except ClefError as exc:
-            self._parts.emit(events.DiskCopyFailed(f"the copy on disk cannot be used: {exc}"))
+            self._emit(events.DiskCopyFailed(f"the copy on disk cannot be used: {exc}"))
             return
         except Exception as exc:  # noqa: BLE001  # as in _run: no fault may end the polling
             error = f"the copy on disk cannot be used: unexpected {type(exc).__name__}"
-            self._parts.emit(events.DiskCopyFailed(error))
+            self._emit(events.DiskCopyFailed(error))
             return
         trust_s = self._memory.trust_s(held)
         if trust_s is not None and copy.age_s >= trust_s:

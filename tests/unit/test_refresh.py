@@ -11,7 +11,7 @@ from clef_agent.artifact.model import RollbackMark
 from clef_agent.artifact.signing import Signer
 from clef_agent.cache.keeper import NoCopy
 from clef_agent.clock import Instant
-from clef_agent.refresh import Refreshed, Refresher
+from clef_agent.refresh import Refreshed
 from clef_agent.sources.base import Fetched, NotModified, Validator
 from clef_agent.telemetry import events
 from fakes import (
@@ -739,6 +739,7 @@ async def test_mark_that_cannot_be_read_is_told_and_read_again_later(setup: Setu
     setup.keeper = keeper
     rig = protected(setup, OLDER)
     assert isinstance(await rig.refresh(), Refreshed)
+    await rig.refresh()
     assert len(rig.recorder.of(events.DiskCopyFailed)) == 1
     keeper.mark, keeper.failure = RollbackMark(NOW), None
     rig.source.data = packed(packed_at=NOW - 0.5)
@@ -1190,25 +1191,39 @@ async def test_request_joins_a_refresh_that_is_under_way_during_the_backoff(setu
 
 
 @in_virtual_time
-async def test_listener_that_breaks_is_reported_and_the_next_refresh_works(
+async def test_listener_that_breaks_changes_nothing(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def broken(_: events.Event) -> None:
+        raise RuntimeError("telemetry")
+
     rig = setup.rig()
+    rig.refresher._parts = replace(rig.refresher._parts, emit=broken)
+    assert isinstance(await rig.refresh(), Refreshed)
+    assert await rig.served() == PLAIN_A
+    assert "a listener failed at ArtifactRefreshed: RuntimeError" in caplog.text
     away(rig.source)
+    assert isinstance(await rig.failure(), errors.SourceUnreachable)
+    rig.source.data, rig.source.failure = revoked(A), None
+    assert isinstance(await rig.failure(), errors.Revoked)
+    assert rig.memory.held is None
 
-    listener_is_broken = True
 
-    def emit(_: events.Event) -> None:
-        if listener_is_broken:
-            raise RuntimeError("telemetry")
+@in_virtual_time
+async def test_fault_of_our_own_is_logged_and_leaves_room_for_the_next_refresh(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(FakeKeeper):
+        def purge(self, mark: RollbackMark | None) -> None:
+            raise RuntimeError("a fault")
 
-    refresher = Refresher(replace(rig.refresher._parts, emit=emit), keeps_plaintext=True)
+    setup.keeper, setup.source.data = Faulty(), revoked(A)
+    rig = setup.rig()
     with pytest.raises(RuntimeError):
-        await refresher.refresh()
-    assert "should not" in caplog.text
-    listener_is_broken = False
-    rig.source.failure = None
-    assert isinstance(await refresher.refresh(), Refreshed)
+        await rig.refresh()
+    assert "ended in a way it should not" in caplog.text
+    rig.source.data = A
+    assert isinstance(await rig.refresh(), Refreshed)
 
 
 @in_virtual_time
