@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 
@@ -40,13 +40,7 @@ def loads(data: bytes | bytearray) -> JsonValue:
     """
     try:
         text = data.decode("utf-8")
-        value: JsonValue = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
-        )
+        value: JsonValue = _DECODER.decode(text)
     except NotStrict:
         raise
     except UnicodeDecodeError as exc:
@@ -87,6 +81,14 @@ def _finite_float(digits: str) -> float:
     if not math.isfinite(number):
         raise NotStrict("it holds a number beyond the range of a double")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_refuse_constant,
+    parse_int=_bounded_int,
+    parse_float=_finite_float,
+)
 
 
 def _check_depth(value: JsonValue) -> None:

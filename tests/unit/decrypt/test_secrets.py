@@ -20,7 +20,12 @@ payloads = st.dictionaries(texts, texts | st.dictionaries(texts, texts, max_size
 
 
 def secrets_of(payload: object) -> Secrets:
-    return parse_payload(json.dumps(payload).encode())
+    return parse_payload(json.dumps(payload, separators=(",", ":")).encode())
+
+
+def padded(plaintext: bytes) -> bytes:
+    """The same payload, large enough to be read string by string at once."""
+    return plaintext + b" " * 40_000
 
 
 def flat(payload: Nested) -> list[tuple[str, str]]:
@@ -38,7 +43,9 @@ def flat(payload: Nested) -> list[tuple[str, str]]:
 
 @given(payloads, st.booleans())
 def test_a_payload_is_served_as_it_was_packed(payload: Nested, ascii_only: bool) -> None:
-    secrets = parse_payload(json.dumps(payload, ensure_ascii=ascii_only).encode())
+    plaintext = json.dumps(payload, ensure_ascii=ascii_only).encode()
+    secrets = parse_payload(plaintext)
+    assert bytes(secrets.json) == plaintext
     found = json.loads(bytes(secrets.json))
     assert found == payload
     assert list(found) == list(payload)
@@ -48,7 +55,7 @@ def test_a_payload_is_served_as_it_was_packed(payload: Nested, ascii_only: bool)
 
 @given(payloads)
 def test_every_offset_is_that_of_its_value(payload: Nested) -> None:
-    secrets = Secrets(payload)
+    secrets = secrets_of(payload)
     for name, value in payload.items():
         if isinstance(value, dict):
             for key, inner in value.items():
@@ -60,7 +67,7 @@ def test_every_offset_is_that_of_its_value(payload: Nested) -> None:
 
 @given(payloads)
 def test_a_flat_rendering_has_each_value_once_or_is_refused(payload: Nested) -> None:
-    secrets, pairs = Secrets(payload), flat(payload)
+    secrets, pairs = secrets_of(payload), flat(payload)
     if len(dict(pairs)) == len(pairs):
         assert json.loads(bytes(secrets.flat_json())) == dict(pairs)
         assert secrets.flat_json() is secrets.flat_json()
@@ -176,17 +183,23 @@ def as_json_says(plaintext: bytes) -> object:
 @example('{"a":{"b":"c"},"a":"d"}')
 @example('{"a":{"b":{}}}')
 @example('{"a":"b"}\x00')
-def test_a_payload_is_read_as_strict_json_is(text: str) -> None:
-    plaintext = text.encode()
-    try:
-        found = json.loads(bytes(parse_payload(plaintext).json))
-    except PayloadInvalid:
-        found = None
-    assert found == as_json_says(plaintext)
+def test_a_payload_is_read_as_strict_json_is_however_large(text: str) -> None:
+    for plaintext in (text.encode(), padded(text.encode())):
+        try:
+            secrets = parse_payload(plaintext)
+        except PayloadInvalid:
+            found = None
+        else:
+            found = json.loads(bytes(secrets.json))
+            values = [
+                json.loads(secrets.value_json(e)) for e in map(secrets.find, secrets.names()) if e
+            ]
+            assert len(values) == len(secrets)
+        assert found == as_json_says(plaintext)
 
 
 def test_a_bytearray_is_read_too() -> None:
-    assert bytes(parse_payload(bytearray(b'{"a": "b"}')).json) == b'{"a":"b"}'
+    assert bytes(parse_payload(bytearray(b'{"a":"b"}')).json) == b'{"a":"b"}'
 
 
 def test_an_empty_payload_is_served_empty() -> None:
