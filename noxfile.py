@@ -58,3 +58,10 @@ def integration(session: nox.Session) -> None:
     """Real processes, sockets, signals and servers."""
     session.install(*groups("tests"), ".")
     session.run("pytest", "tests/integration", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What the agent costs, beside what it may cost; needs wrk, and some three minutes."""
+    session.install(".")
+    session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": "tests"})
