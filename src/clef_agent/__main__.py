@@ -20,9 +20,9 @@ def main() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if not arguments:
         # The agent itself does without the command line's library: it costs a part of the start.
-        from clef_agent.cli.run import run_agent
+        from clef_agent.cli.run import leave, run_agent
 
-        sys.exit(run_agent())
+        leave(run_agent())
     from clef_agent.cli.app import app
 
     app()

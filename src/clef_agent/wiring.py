@@ -50,15 +50,15 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     Raises:
         PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
     """
-    # The limit first: sockets and connections count against it. The port before all the rest:
-    # while another holds it, nothing of ours may be left behind, a token file least of all.
+    source = source or make_source(config.source)
+    # The limit first: sockets and connections count against it. The port before all that leaves a
+    # trace: while another holds it, nothing of ours may be left behind, a token file least of all.
     descriptors = raise_descriptor_limit()
     sockets = [bind_port(config.port)]
     if config.socket is not None:
         sockets.append(bind_unix(config.socket))
     token = _token(config, env)
     clock = SystemClock()
-    source = source or make_source(config.source)
     memory = Memory(config.cache_ttl_s)
     metrics = Metrics()
     listeners: list[events.Emit] = [metrics, LogLines(clock)]

@@ -63,9 +63,9 @@ def run(
     Without a command, run the agent as the CLEF_AGENT_* variables say.
     """
     if ctx.invoked_subcommand is None:
-        from clef_agent.cli.run import run_agent
+        from clef_agent.cli.run import leave, run_agent
 
-        raise typer.Exit(run_agent())
+        leave(run_agent())
 
 
 @app.command(rich_help_panel="Run")
@@ -78,7 +78,7 @@ def dev(
     """Serve a .env or .json file, encrypted with a throw-away key, and follow its edits."""
     from clef_agent.cli.dev import dev as serve
 
-    raise typer.Exit(serve(file))
+    serve(file)
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from clef_agent import config as configuration
 from clef_agent.artifact.pack import Packing, Payload, ToRecipients, pack
@@ -13,7 +13,7 @@ from clef_agent.artifact.signing import Ed25519Signer
 from clef_agent.cli.failure import Failure
 from clef_agent.cli.files import read_file as read_given_file
 from clef_agent.cli.payload import format_of, parse_source
-from clef_agent.cli.run import run_daemon
+from clef_agent.cli.run import leave, run_daemon
 from clef_agent.clock import SystemClock
 from clef_agent.errors import SourceUnusable
 from clef_agent.hardening import forget_secret_variables, harden_process
@@ -37,8 +37,8 @@ _ENVIRONMENT: Final = "local"
 _HONOURED: Final[tuple[str, ...]] = ("CLEF_AGENT_PORT", "CLEF_AGENT_TOKEN", "CLEF_AGENT_TOKEN_FILE")
 
 
-def dev(file: Path | None) -> int:
-    """Serves ``file``, or a sample, until a signal; returns the exit code.
+def dev(file: Path | None) -> NoReturn:
+    """Serves ``file``, or a sample, until a signal, and ends the process.
 
     Raises:
         Failure: the file holds no payload.
@@ -63,7 +63,7 @@ def dev(file: Path | None) -> int:
         read_file,
     )
     configure_log()
-    return run_daemon(lambda: assemble(config, env, source), on_ready=_greet)
+    leave(run_daemon(lambda: assemble(config, env, source), on_ready=_greet))
 
 
 class _ThrowAwayKeys:

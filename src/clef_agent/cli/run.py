@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 from clef_agent import config as configuration
 from clef_agent.errors import ClefError, ConfigInvalid, LambdaUnsupported
@@ -26,7 +27,8 @@ def run_agent() -> int:
     harden_process()
     env = dict(os.environ)
     forget_secret_variables(os.environ)
-    configure_log()
+    # The configuration may turn out to be wrong; whoever reads JSON wants to read that, too.
+    configure_log("json" if env.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json" else "text")
     try:
         if _LAMBDA in env:
             raise LambdaUnsupported("this version does not run as a Lambda extension yet")
@@ -36,13 +38,17 @@ def run_agent() -> int:
             LOGGER.warning("%s", warning)
         return run_daemon(lambda: assemble(config, env))
     except ClefError as exc:
-        return _failed(exc)
+        problems = exc.problems if isinstance(exc, ConfigInvalid) else (str(exc),)
+        return _failed(exc, *problems)
 
 
 def run_daemon(
     assemble: Callable[[], Agent], *, on_ready: Callable[[Agent], None] = lambda _: None
 ) -> int:
     """Runs what ``assemble`` makes as a daemon; calls ``on_ready`` once it can serve.
+
+    Returns the exit code. A further signal ends the process at once from then on, as it does
+    while the daemon leaves.
 
     Raises:
         ClefError: from ``assemble``.
@@ -55,13 +61,23 @@ def run_daemon(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         failure = runner.run(run())
-    sys.stdout.flush()
-    return 0 if failure is None else _failed(failure)
+    return 0 if failure is None else _failed(failure, f"the first load failed: {failure}")
 
 
-def _failed(error: ClefError) -> int:
+def leave(code: int) -> NoReturn:
+    """Ends the process with ``code``, and waits for no thread.
+
+    A name lookup that hangs, or a file system, holds a thread that the interpreter or libuv would
+    wait for at exit.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # its reader has gone, or it was closed
+            stream.flush()
+    os._exit(code)
+
+
+def _failed(error: ClefError, *problems: str) -> int:
     """Says what ended the agent, and what to do about it; returns the exit code."""
-    problems = error.problems if isinstance(error, ConfigInvalid) else (str(error),)
     for problem in problems:
         LOGGER.error("cannot start: %s", problem)
     if error.hint:

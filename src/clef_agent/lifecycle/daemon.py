@@ -14,6 +14,7 @@ from clef_agent.lifecycle.polling import Polling
 from clef_agent.lifecycle.startup import first_load
 from clef_agent.log import LOGGER
 
+_STOPPING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: Requests under way get so long to end, in seconds.
 DRAIN_S: Final = 3.0
 #: Writing the last state of the copy on disk must not hold up an end, in seconds.
@@ -35,7 +36,7 @@ class Daemon:
     async def run(self) -> ClefError | None:
         """None after a signal to stop, or the failure that made serving pointless."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPPING_SIGNALS:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self._agent.listen()
@@ -49,6 +50,10 @@ class Daemon:
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
         await self._agent.keeper.settle(_SETTLE_S)
         await self._agent.close()
+        for number in _STOPPING_SIGNALS:
+            # The loop would leave the default behind: to die by the signal, or as PID 1 to go on.
+            loop.remove_signal_handler(number)
+            signal.signal(number, lambda *_: os._exit(0 if failure is None else 1))
         return failure
 
     async def _serve(self) -> ClefError | None:
