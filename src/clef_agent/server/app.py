@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from clef_agent import errors
-from clef_agent.decrypt.secrets import Entry, Secrets
+from clef_agent.decrypt.places import Entry
+from clef_agent.decrypt.secrets import Secrets
 from clef_agent.provider import SecretsProvider
-from clef_agent.server.refusals import EXPECTED, refusal
+from clef_agent.server.refusals import refusal
 from clef_agent.server.replies import (
     NO_STORE,
     Header,
@@ -42,7 +43,7 @@ class _Replying:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             reply = await self._handler(Request(scope, receive))
-        except EXPECTED as exc:
+        except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
             reply = refusal(exc)
         await send_reply(reply, send)
 

@@ -7,22 +7,18 @@ never send anything; a process on the same machine could hold all of them for ev
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from clef_agent.server.bounds import Bounds
 from clef_agent.server.joined_writes import JoinedWrites
 from clef_agent.server.replies import NO_STORE
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
-
-MAX_HEAD_BYTES: Final = 32 * 1024
-#: From a request's first byte to its last, in seconds.
-REQUEST_DEADLINE_S: Final = 10.0
-#: Without a request under way, or without a byte taken of a response, in seconds.
-IDLE_DEADLINE_S: Final = 60
 
 _TOO_LARGE: Final = b"".join(
     (
@@ -38,19 +34,21 @@ _TOO_LARGE: Final = b"".join(
 class BoundedConnection(HttpToolsProtocol):
     """A connection that is closed when it holds more, or for longer, than it may.
 
-    ``limit`` is how many there may be at once, over all listeners. At the limit an idle one makes
-    room; where none is idle, the new one goes.
+    At the limit of connections an idle one makes room; where none is idle, the new one goes.
     """
 
-    def __init__(self, config: Config, server_state: ServerState, *, limit: int) -> None:
+    def __init__(self, config: Config, server_state: ServerState, bounds: Bounds) -> None:
         super().__init__(config=config, server_state=server_state, app_state={})
-        self._limit = limit
+        self._bounds = bounds
+        self._max_head_bytes = bounds.head_bytes
         self._in_head = False
         self._in_request = False
+        self._has_body = False
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        self._read_on: Callable[[], None]
 
     # --- connections ----------------------------------------------------------------------------
 
@@ -58,21 +56,26 @@ class BoundedConnection(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         """A client has connected."""
-        if len(self.connections) >= self._limit and not self._make_room():
+        if len(self.connections) >= self._bounds.max_connections and not self._make_room():
             self.transport = transport
             transport.abort()
             return
-        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
-        self.timeout_keep_alive_task = self.loop.call_later(
-            IDLE_DEADLINE_S, self.timeout_keep_alive_handler
-        )
+        joined = JoinedWrites(transport, self.loop, on_close=self._watch_unsent)
+        self._read_on = transport.resume_reading
+        joined.resume_reading = self._resume_reading
+        super().connection_made(cast("asyncio.Transport", joined))
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whose doing ever."""
+        super().connection_lost(exc)
         for timer in (self._deadline, self._stall, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
-        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends no more; the loop closes once everything has been written."""
+        self._watch_unsent()
 
     def abort(self) -> None:
         """Ends the connection at once, unsent bytes included."""
@@ -105,14 +108,32 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
         expects_head = self._in_head or not self._in_request
-        room = MAX_HEAD_BYTES - self._head_bytes
+        room = self._max_head_bytes - self._head_bytes
         if expects_head and len(data) > room and data.find(b"\r\n\r\n", 0, room) < 0:
             self._refuse_head()
             return
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
-        if self._in_request and self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(REQUEST_DEADLINE_S, self._request_is_late)
+        if self._in_request:
+            self._expect_rest(data)
+            return
+        self._head_bytes = 0
+        if self.timeout_keep_alive_task is None and self._is_answered:
+            # Line ends before a request begin none, and would stop the clock for good.
+            self._await_request()
+
+    def _await_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self._bounds.idle_s, self.timeout_keep_alive_handler
+        )
+
+    def _expect_rest(self, data: bytes) -> None:
+        """Bounds what is not whole yet. What a body holds is dropped; trailers are kept."""
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self._bounds.request_s, self._request_is_late)
+        self._head_bytes = 0 if self._has_body else self._head_bytes + len(data)
+        self._has_body = False
+        if not self._in_head and self._head_bytes > self._max_head_bytes:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -122,7 +143,13 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
         self._in_head = False
+        self._has_body = True  # what follows is counted anew
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body, which no route reads."""
+        self._has_body = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole."""
@@ -131,6 +158,17 @@ class BoundedConnection(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
         super().on_message_complete()
+
+    def _resume_reading(self) -> None:
+        """Reads on where reading was paused, but not before all that was asked is answered.
+
+        uvicorn reads on after each answer, and each time thousands of small requests may come in
+        at once: the queue of a client that pipelines would grow without end.
+        """
+        if self.pipeline:
+            self.flow.read_paused = True
+        else:
+            self._read_on()
 
     def _refuse_head(self) -> None:
         if self._is_answered:
@@ -141,7 +179,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._deadline = None
         if self.pipeline and not self._is_answered:
             # We are the slow ones: a request is read no further while another is answered.
-            self._deadline = self.loop.call_later(REQUEST_DEADLINE_S, self._request_is_late)
+            self._deadline = self.loop.call_later(self._bounds.request_s, self._request_is_late)
             return
         self.transport.close()
 
@@ -150,27 +188,38 @@ class BoundedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client takes the response more slowly than we make it."""
         super().pause_writing()
-        self._watch_reader()
+        self._watch_unsent()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """The client has caught up, but for the little that lets us go on writing."""
+        if not self.transport.is_closing():
+            self._forget_stall()
+        super().resume_writing()
+
+    def _watch_unsent(self) -> None:
+        """From now on the client must take some of what is unsent, or is cut.
+
+        A closed connection is watched too: it stays, with its descriptor and its part of a
+        response, until the last byte is taken.
+        """
+        self._forget_stall()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        if self._unsent_bytes:
+            self._stall = self.loop.call_later(self._bounds.idle_s, self._check_reader)
+
+    def _forget_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        super().resume_writing()
-
-    def _watch_reader(self) -> None:
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._stall = self.loop.call_later(IDLE_DEADLINE_S, self._check_reader)
 
     def _check_reader(self) -> None:
         # Slow is fine, and gets all it was promised; standing still holds old secrets in memory.
         if self.transport.get_write_buffer_size() >= self._unsent_bytes:
             self.abort()
         else:
-            self._watch_reader()
+            self._watch_unsent()
 
 
-def connection_factory(config: Config, state: ServerState, *, limit: int) -> Any:
+def connection_factory(config: Config, state: ServerState, bounds: Bounds) -> Any:
     """What ``loop.create_server`` calls for each client."""
-    return lambda: BoundedConnection(config, state, limit=limit)
+    return lambda: BoundedConnection(config, state, bounds)

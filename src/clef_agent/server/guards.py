@@ -24,7 +24,9 @@ _FIXED_ROUTES: Final = frozenset(
     ("/v1/health", "/v1/ready", "/v1/secrets", "/v1/keys", "/v1/refresh", "/v1/metrics")
 )
 _READS: Final = frozenset(("GET", "HEAD"))
-_READ_WITH_TOKEN: Final = re.compile(r"/v1/(?:keys|secrets(?:/[^/]+){1,2})")
+#: As the router matches them, to the letter: its `$` also stands before a line's end.
+_READ_WITH_TOKEN: Final = re.compile(r"/v1/(?:keys|secrets(?:/[^/]+){0,2})$")
+_REFRESH: Final = re.compile(r"/v1/refresh$")
 _BEARER: Final = b"bearer "
 
 _FORBIDDEN: Final = json_reply(403, {"error": "Forbidden: invalid Host header"})
@@ -128,11 +130,11 @@ def _needs_token(method: str, path: str) -> bool:
     """Whether the route asks for the token. Other methods get their 405, unknown paths their 404,
     from the router: neither is a secret.
     """
-    if path == "/v1/refresh":
-        return method == "POST"
     if path == "/v1/secrets":
         return method in _READS
-    return method in _READS and _READ_WITH_TOKEN.fullmatch(path) is not None
+    if method == "POST":
+        return _REFRESH.match(path) is not None
+    return method in _READS and _READ_WITH_TOKEN.match(path) is not None
 
 
 def _route(path: str) -> str:

@@ -7,20 +7,37 @@ each at once. On a loopback connection that second call is a third of the whole 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
 class JoinedWrites:
     """A transport that keeps a first write back until the second, or the end of the loop's turn.
 
+    ``on_close`` is called when it has been closed, perhaps with bytes still to be written.
     Everything else is the transport's own.
     """
 
-    __slots__ = ("_kept", "_loop", "_transport", "is_closing", "pause_reading", "resume_reading")
+    __slots__ = (
+        "_kept",
+        "_loop",
+        "_on_close",
+        "_transport",
+        "is_closing",
+        "pause_reading",
+        "resume_reading",
+    )
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_close: Callable[[], None],
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._on_close = on_close
         self._kept: bytes | None = None
         # Called for each request: bound once, without a detour.
         self.is_closing = transport.is_closing
@@ -35,7 +52,13 @@ class JoinedWrites:
             self._loop.call_soon(self.flush)
         else:
             self._kept = None
-            self._transport.writelines((kept, data))
+            try:
+                self._transport.writelines((kept, data))
+            except RuntimeError:
+                # uvloop's word for a connection that has been cut meanwhile, of which uvicorn
+                # tells only the last of several requests; asyncio's own loop drops the bytes.
+                if not self._transport.is_closing():
+                    raise
 
     def flush(self) -> None:
         """Writes what was kept for a body that did not follow at once."""
@@ -47,6 +70,7 @@ class JoinedWrites:
         """Closes once everything has been written."""
         self.flush()
         self._transport.close()
+        self._on_close()
 
     def abort(self) -> None:
         """Closes at once."""
@@ -57,6 +81,6 @@ class JoinedWrites:
         """Bytes that are not written yet."""
         return self._transport.get_write_buffer_size() + len(self._kept or b"")
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  # asyncio's
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # asyncio's
         """The transport's."""
         return self._transport.get_extra_info(name, default)

@@ -12,18 +12,20 @@ import errno
 import os
 import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from clef_agent.errors import ListenFailed, PortInUse
+from clef_agent.server.bounds import Bounds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HOST: Final = "127.0.0.1"
-MAX_CONNECTIONS: Final = 10_000
 #: Descriptors kept for ourselves: fetching, the disk, key services, standard streams.
 RESERVED_DESCRIPTORS: Final = 64
 _BACKLOG: Final = 1024
+_BOUNDS: Final = Bounds()
 
 
 def bind_port(port: int) -> socket.socket:
@@ -60,6 +62,9 @@ def bind_unix(path: str) -> socket.socket:
         listening.bind(path)
         os.chmod(path, 0o600)  # noqa: PTH101  # a socket's path, next to bind() and the umask
         listening.listen(_BACKLOG)
+    except ListenFailed:
+        listening.close()
+        raise
     except OSError as exc:
         listening.close()
         if exc.errno == errno.EADDRINUSE:
@@ -76,32 +81,37 @@ def _remove_stale_socket(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise ListenFailed(f"{path} exists, and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # Somebody who listens and never accepts would hold a blocking connect() for ever.
+        probe.setblocking(False)  # noqa: FBT003  # socket's own signature
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)  # noqa: PTH108  # as above
-        else:
-            raise OSError(errno.EADDRINUSE, "in use")
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "in use")
 
 
 class Listener:
     """Serves applications on sockets that are bound already.
 
-    ``descriptors`` is the process's limit of open files, which bounds the connections.
+    ``descriptors`` is the process's limit of open files, which bounds the connections further.
     """
 
-    def __init__(self, *, descriptors: int) -> None:
+    def __init__(self, *, descriptors: int, bounds: Bounds = _BOUNDS) -> None:
         from uvicorn.server import ServerState
 
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []
-        self._limit = max(min(descriptors - RESERVED_DESCRIPTORS, MAX_CONNECTIONS), 1)
+        limit = max(min(descriptors - RESERVED_DESCRIPTORS, bounds.max_connections), 1)
+        self._bounds = replace(bounds, max_connections=limit)
 
     async def serve(self, app: ASGIApp, listening: socket.socket) -> None:
         """From now on ``app`` answers what comes in by ``listening``."""
         from uvicorn.config import Config
 
-        from clef_agent.server.connection import IDLE_DEADLINE_S, connection_factory
+        from clef_agent.server.connection import connection_factory
 
         config = Config(
             app,
@@ -114,10 +124,10 @@ class Listener:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=IDLE_DEADLINE_S,
+            timeout_keep_alive=self._bounds.idle_s,  # type: ignore[arg-type]  # call_later takes a float
         )
         config.load()
-        factory = connection_factory(config, self._state, limit=self._limit)
+        factory = connection_factory(config, self._state, self._bounds)
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             server = await loop.create_unix_server(factory, sock=listening)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+import traceback
+from pathlib import Path
 
 from clef_agent import errors
 from clef_agent.decrypt.secrets import NamesCollide
+from clef_agent.log import LOGGER
 from clef_agent.server.replies import Header, Reply, json_reply
 
 
@@ -14,12 +16,8 @@ class BadRequest(ValueError):
     """A query parameter is out of its bounds; the text says which."""
 
 
-#: The errors that have a reply of their own. Any other is a fault of ours, and a 500.
-EXPECTED: Final = (errors.Unavailable, errors.RefreshTooSoon, NamesCollide, BadRequest)
-
-
 def refusal(error: Exception) -> Reply:
-    """The reply to one of ``EXPECTED``."""
+    """The reply to what kept a request from being answered; 500 where that is a fault of ours."""
     match error:
         case errors.Unavailable():
             content = {"error": str(error), "reason": error.reason}
@@ -33,7 +31,11 @@ def refusal(error: Exception) -> Reply:
             return json_reply(409, {"error": str(error), "candidates": error.candidates})
         case BadRequest():
             return json_reply(400, {"error": str(error)})
-    raise error
+    # The text of an unforeseen exception may hold anything, a value too; type and place do not.
+    at = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" at {Path(at[0].filename).name}:{at[0].lineno}" if at else ""
+    LOGGER.error("a request ended in a way it should not: %s%s", type(error).__name__, place)
+    return json_reply(500, {"error": "Internal error"})
 
 
 def _retry_after(seconds: float | None) -> tuple[Header, ...]:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from clef_agent.decrypt import Secrets
 from clef_agent.provider import Opened, SecretsProvider
-from clef_agent.server.refusals import EXPECTED, BadRequest, refusal
+from clef_agent.server.refusals import BadRequest, refusal
 from clef_agent.server.replies import NO_STORE, Header, Reply, raw_json_reply, send_reply
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SecretsEndpoint:
             if _matches(known, etag):
                 return Reply(304, [(b"etag", etag), NO_STORE])
             return _flat(opened) if flat else self._nested(opened)
-        except EXPECTED as exc:
+        except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
             return refusal(exc)
 
     def _nested(self, opened: Opened) -> Reply:
