@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import assert_never
@@ -51,13 +53,9 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
     """
     source = source or make_source(config.source)
-    # The limit first: sockets and connections count against it. The port before all that leaves a
-    # trace: while another holds it, nothing of ours may be left behind, a token file least of all.
+    # The limit first: sockets and connections count against it.
     descriptors = raise_descriptor_limit()
-    sockets = [bind_port(config.port)]
-    if config.socket is not None:
-        sockets.append(bind_unix(config.socket))
-    token = _token(config, env)
+    sockets, token = _claim(config, env)
     clock = SystemClock()
     memory = Memory(config.cache_ttl_s)
     metrics = Metrics()
@@ -100,11 +98,27 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         clock=clock,
         metrics=metrics,
         listener=Listener(descriptors=descriptors),
-        sockets=tuple(sockets),
+        sockets=sockets,
         token=token,
         read_token=lambda: _read_token(config, token),
         bearer=BearerToken(token.value),
     )
+
+
+def _claim(config: Config, env: Mapping[str, str]) -> tuple[tuple[socket.socket, ...], ServedToken]:
+    """The sockets, and the token that clients show on them; nothing stays behind on failure.
+
+    The port comes before all that leaves a trace: while another process holds it, nothing of ours
+    may lie about, a token file least of all.
+    """
+    with ExitStack() as undo:
+        sockets = [undo.enter_context(bind_port(config.port))]
+        if config.socket is not None:
+            sockets.append(undo.enter_context(bind_unix(config.socket)))
+            undo.callback(Path(config.socket).unlink)
+        token = _token(config, env)
+        undo.pop_all()
+    return tuple(sockets), token
 
 
 def make_source(source: configuration.SourceConfig) -> Source:

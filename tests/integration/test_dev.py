@@ -95,8 +95,10 @@ def test_a_file_is_served_and_its_edits_are_followed(
         assert time.monotonic() - replaced < 4
 
         file.write_bytes(broken)  # in place, as many editors do
-        assert agent.wait_for("fetch failed") in agent.err_lines
-        assert str(file) in agent.err
+        complaint = agent.wait_for("fetch failed")
+        assert complaint in agent.err_lines
+        assert str(file) in complaint
+        assert complaint.endswith("until then the secrets from before are served.")
         assert agent.secrets().json == {"KEY": "two", "NEW": "a b"}
 
         file.write_bytes(first)

@@ -47,7 +47,7 @@ def dev(file: Path | None) -> NoReturn:
     harden_process()
     env = dict(os.environ)
     forget_secret_variables(os.environ)
-    keys = _ThrowAwayKeys()
+    keys = ThrowAwayKeys()
     source = PackedFile(file, keys)
     source.pack()  # a file that cannot be served is known before anything listens
     honoured = {name: env[name] for name in _HONOURED if name in env}
@@ -66,7 +66,7 @@ def dev(file: Path | None) -> NoReturn:
     leave(run_daemon(lambda: assemble(config, env, source), on_ready=_greet))
 
 
-class _ThrowAwayKeys:
+class ThrowAwayKeys:
     """An age pair and a signing pair, made anew at each start and never written down."""
 
     def __init__(self) -> None:
@@ -86,13 +86,19 @@ class _ThrowAwayKeys:
         )
 
 
+class FileUnservable(SourceUnusable):
+    """What the file holds now is no payload; what it held before goes on being served."""
+
+    hint = "Correct it and save it again; until then the secrets from before are served."
+
+
 class PackedFile:
     """A source that packs a ``.env`` or ``.json`` file whenever it has changed."""
 
     type: SourceType = "file"
     is_remote = False
 
-    def __init__(self, file: Path | None, keys: _ThrowAwayKeys) -> None:
+    def __init__(self, file: Path | None, keys: ThrowAwayKeys) -> None:
         self._file = file
         self._keys = keys
 
@@ -104,7 +110,7 @@ class PackedFile:
         try:
             return Fetched(self.pack(), validator)
         except Failure as exc:
-            raise SourceUnusable(str(exc)) from None
+            raise FileUnservable(str(exc)) from None
 
     def describe(self) -> str:
         """The file's path."""
@@ -140,7 +146,7 @@ class PackedFile:
         try:
             found = self._file.stat()
         except OSError as exc:
-            raise SourceUnusable(f"{self._file} cannot be read: {exc.strerror}") from None
+            raise FileUnservable(f"{self._file} cannot be read: {exc.strerror}") from None
         return Validator(f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}")
 
 
