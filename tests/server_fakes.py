@@ -324,7 +324,11 @@ class Serving:
         if receive_buffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         client.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        except OSError:
+            client.close()
+            raise
         limit = receive_buffer or 2**16
         wire = Wire(*await asyncio.open_connection(sock=client, limit=limit))
         self.wires.append(wire)
