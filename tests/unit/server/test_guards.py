@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clef_agent.server.guards import BearerToken, allowed_hosts
+from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from fakes import PAYLOAD
 from server_fakes import BEARER, HOST, PORT, TOKEN, Face, FakeProvider
 
@@ -323,3 +324,15 @@ def test_with_the_token_every_request_has_a_documented_answer(
     if answer.status != 304 and path.rstrip("\n") != "/v1/metrics":
         assert answer.header(b"content-type") == b"application/json"
         json.loads(answer.body)
+
+
+def test_no_store_is_added_to_an_answer_that_forgot_it() -> None:
+    async def forgetful(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    face = Face(FakeProvider())
+    face.app = Guards(
+        forgetful, face.endpoint, token=face.token, hosts=None, requests=face.requests
+    )
+    assert face.answer("/v1/health").headers == [(b"cache-control", b"no-store")]
