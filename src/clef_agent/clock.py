@@ -6,13 +6,11 @@ Source: clock_gettime(2), https://man7.org/linux/man-pages/man2/clock_gettime.2.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
+class Instant(NamedTuple):
     """One moment on both clocks, in seconds: ``wall`` since 1970 UTC, ``boot`` since boot."""
 
     wall: float
@@ -39,11 +37,11 @@ class SystemClock:
     """The machine's clocks; CLOCK_MONOTONIC stands in where CLOCK_BOOTTIME is missing (macOS)."""
 
     def __init__(self) -> None:
-        self._boot_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._boot_clock: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
     def now(self) -> Instant:
         """The present moment on both clocks."""
-        return Instant(wall=time.time(), boot=time.clock_gettime(self._boot_id))
+        return Instant(time.time(), time.clock_gettime(self._boot_clock))
 
 
 def boot_id() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from clef_agent import errors
 from clef_agent.cache.memory import Held, Memory, WhyNot
@@ -22,8 +22,7 @@ Mode: TypeAlias = Literal["cached", "jit"]
 MAX_WAITERS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """Secrets that may be served now, and the hex SHA-256 of the artifact that they came from."""
 
     secrets: Secrets
@@ -94,9 +93,11 @@ class _Provider:
     async def _current(self) -> Held:
         """What is held and may be served; what has merely passed its time is fetched anew."""
         why_not = self._memory.why_not(self._clock.now())
-        if why_not in (errors.CacheExpired, errors.ArtifactExpired):
+        if why_not is None:
+            pass
+        elif why_not in (errors.CacheExpired, errors.ArtifactExpired):
             await self._refresher.recover()
-        elif why_not is not None:
+        else:
             raise self._refresher.unavailable(why_not)
         held = self._memory.held
         assert held is not None  # or else there was a reason

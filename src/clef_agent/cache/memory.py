@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -21,6 +22,9 @@ from clef_agent.sources.base import Validator
 JUST_IN_TIME_TRUST_S: Final = 300.0
 
 WhyNot: TypeAlias = type[Unavailable]
+
+#: The end of what is not held.
+_NEVER_BEGAN: Final = Instant(wall=-math.inf, boot=-math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Memory:
         self._held: Held | None = None
         self._last_success: Instant | None = None
         self._empty_because: WhyNot = NotLoaded
+        self._end = _NEVER_BEGAN
 
     @property
     def held(self) -> Held | None:
@@ -70,14 +75,19 @@ class Memory:
         """Holds an artifact that passed every check, and that the source had at ``at``."""
         self._held = held
         self._last_success = at
+        self._end = self._end_of(held, at)
 
     def wipe(self, because: WhyNot) -> None:
         """Lets go of everything; the plaintext is zeroed when the last response has left."""
         self._held = None
         self._empty_because = because
+        self._end = _NEVER_BEGAN
 
     def why_not(self, now: Instant) -> WhyNot | None:
         """Why nothing may be served at ``now``, or None when what is held may be."""
+        end = self._end
+        if now.wall < end.wall and now.boot < end.boot:  # nearly every request
+            return None
         if self._held is None or self._last_success is None:
             return self._empty_because
         if self._held.artifact.has_expired(now.wall):
@@ -111,3 +121,12 @@ class Memory:
         if self._ttl_s > 0:
             return self._ttl_s
         return JUST_IN_TIME_TRUST_S if held.artifact.envelope is None else None
+
+    def _end_of(self, held: Held, at: Instant) -> Instant:
+        """The moment on each clock up to which ``held``, confirmed at ``at``, may be served."""
+        trust_s = self.trust_s(held)
+        if trust_s is None:
+            trust_s = math.inf
+        expires_at = held.artifact.expires_at
+        expiry = math.inf if expires_at is None else expires_at.wall
+        return Instant(wall=min(at.wall + trust_s, expiry), boot=at.boot + trust_s)
