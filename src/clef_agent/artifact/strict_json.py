@@ -34,8 +34,20 @@ def loads(data: bytes | bytearray) -> JsonValue:
     """The value that ``data`` (UTF-8 text) describes.
 
     Raises:
-        NotStrict: not UTF-8, not JSON, NaN or Infinity, duplicate names, nested deeper than
-            ``MAX_DEPTH``, or a number beyond 64 bits.
+        NotStrict: as :func:`loads_of_any_depth`, or nested deeper than ``MAX_DEPTH``.
+        LoneSurrogate: a name or a string has an unpaired surrogate.
+    """
+    value = loads_of_any_depth(data)
+    _check_depth(value)
+    return value
+
+
+def loads_of_any_depth(data: bytes | bytearray) -> JsonValue:
+    """As :func:`loads`, for a caller whose own rules bound the depth.
+
+    Raises:
+        NotStrict: not UTF-8, not JSON, NaN or Infinity, duplicate names, or a number beyond 64
+            bits.
         LoneSurrogate: a name or a string has an unpaired surrogate.
     """
     try:
@@ -50,7 +62,6 @@ def loads(data: bytes | bytearray) -> JsonValue:
         raise NotStrict(f"{exc.msg} at line {exc.lineno}, column {exc.colno}") from None
     except RecursionError:
         raise NotStrict(f"it is nested deeper than {MAX_DEPTH}") from None
-    _check_depth(value)
     # Only an escape can make a lone surrogate: strict UTF-8 has none.
     if "\\u" in text:
         _check_surrogates(value)

@@ -19,6 +19,7 @@ from clef_agent.errors import PayloadInvalid
 #: Bytes of plaintext up to which json.loads is done before a request could notice. It is twice as
 #: fast as looking for each value's place, which a just-in-time request rarely needs to know.
 _SMALL_BYTES: Final = 32 * 1024
+_TEXT_ONLY: Final = frozenset((str,))
 
 
 class Plaintext(bytearray):
@@ -142,7 +143,7 @@ def parse_payload(plaintext: bytes | bytearray) -> Secrets:
     try:
         places = None
         if len(plaintext) <= _SMALL_BYTES:
-            _check_form(strict_json.loads(plaintext))
+            _check_form(strict_json.loads_of_any_depth(plaintext))
         else:
             places = Places(plaintext.decode("utf-8"))
             places.index()  # now, in a thread, and not at the first request for one key
@@ -158,8 +159,8 @@ def _check_form(payload: strict_json.JsonValue) -> None:
     if not isinstance(payload, dict):
         raise ValueError("not an object")  # noqa: TRY004  # of the payload, not of an argument
     for value in payload.values():
-        inner = value.values() if isinstance(value, dict) else (value,)
-        if not all(isinstance(text, str) for text in inner):
+        texts = value.values() if isinstance(value, dict) else (value,)
+        if not _TEXT_ONLY.issuperset(map(type, texts)):
             raise ValueError("not a string")
 
 
