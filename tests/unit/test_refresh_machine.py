@@ -76,6 +76,7 @@ class Copy:
 
     offer: Offer
     confirmed: Instant
+    boot_id: str
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class Rules:
 class Model:
     """What an agent may serve. Written from the design, not from the code."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, boot_id: str) -> None:
         self.rules = rules
+        self.boot_id = boot_id
         self.disk: Copy | None = None
         self.disk_mark: tuple[float, bool] | None = None
         self.restart()
@@ -188,7 +190,9 @@ class Model:
         self.enforce(now)
 
     def _fall_back(self, disk: Copy, now: Instant) -> None:
-        age_s = max(now.boot - disk.confirmed.boot, now.wall - disk.confirmed.wall, 0)
+        age_s = max(now.wall - disk.confirmed.wall, 0)
+        if disk.boot_id == self.boot_id:
+            age_s = max(age_s, now.boot - disk.confirmed.boot)
         if disk.confirmed.wall > now.wall + 60:
             return
         verdict = self.verdict(disk.offer, now)
@@ -212,7 +216,7 @@ class Model:
     def _write(self, offer: Offer) -> None:
         assert self.last is not None
         if self.rules.disk:
-            self.disk = Copy(offer, self.last)
+            self.disk = Copy(offer, self.last, self.boot_id)
             self._write_mark()
 
     def _write_mark(self) -> None:
@@ -230,7 +234,8 @@ class RefreshMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.warnings: list[str] = []
         self.directory = tempfile.mkdtemp(prefix="clef-machine-", dir=FAST_DISK)
-        self.model = Model(self.configured)
+        self.boots = 1
+        self.model = Model(self.configured, self.boot_id)
         self.clock = FakeClock()
         self.service = FakeKeyService()
         self.count = 0
@@ -249,7 +254,7 @@ class RefreshMachine(RuleBasedStateMachine):
     def start(self) -> Rig:
         keeper: BackgroundKeeper | NoCopy = NoCopy()
         if self.configured.disk:
-            disk = DiskCache(self.directory, key="machine", boot_id="this boot")
+            disk = DiskCache(self.directory, key="machine", boot_id=self.boot_id)
             keeper = BackgroundKeeper(disk, self.warnings.append)
         return Setup(
             ttl_s=0 if self.configured.just_in_time else int(TTL_S),
@@ -305,6 +310,10 @@ class RefreshMachine(RuleBasedStateMachine):
     def offer(self, offer: Offer) -> None:
         self.offers.append(offer)
         self.source.data = offer.data
+
+    @property
+    def boot_id(self) -> str:
+        return f"boot {self.boots}"
 
     @property
     def now(self) -> Instant:
@@ -477,9 +486,15 @@ class RefreshMachine(RuleBasedStateMachine):
     @rule(
         finds=st.sampled_from(["all as it was", "an outage", "an artifact that it rejects"]),
         after_s=st.sampled_from([0, 0, 100, 299, 400]),
+        is_reboot=st.booleans(),
     )
-    def restart(self, finds: str, after_s: float) -> None:
+    def restart(self, finds: str, after_s: float, is_reboot: bool) -> None:
         self.clock.advance(after_s)
+        if is_reboot:
+            self.boots += 1
+            # The machine may have been up for long again before its agent starts.
+            self.clock.boot = 1.0 if self.boots % 2 else 1e6
+        self.model.boot_id = self.boot_id
         self.rig = self.start()
         self.model.restart()
         if finds == "an outage":
@@ -537,9 +552,9 @@ class RefreshMachine(RuleBasedStateMachine):
 
     @invariant()
     def next_poll_is_neither_far_away_nor_at_once(self) -> None:
-        delay_s = self.rig.refresher.delay_s()
-        if self.rig.refresher.backoff_left_s() > 0:
-            assert delay_s <= MAX_RETRY_AFTER_S * 1.1 + ROUNDING_S
+        delay_s, backoff_s = self.rig.refresher.delay_s(), self.rig.refresher.backoff_left_s()
+        if backoff_s > 0:
+            assert backoff_s <= delay_s <= MAX_RETRY_AFTER_S * 1.1 + ROUNDING_S
         else:
             assert delay_s <= INTERVAL_S * 1.1 + ROUNDING_S
 
@@ -553,7 +568,7 @@ class RefreshMachine(RuleBasedStateMachine):
         assert self.warnings == []
         if not self.configured.disk:
             return
-        disk = DiskCache(self.directory, key="machine", boot_id="this boot")
+        disk = DiskCache(self.directory, key="machine", boot_id=self.boot_id)
         mark = disk.load_mark()
         found = None if mark is None else (mark.packed_at, mark.revoked)
         assert found == self.model.disk_mark
