@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from clef_agent.artifact.model import Envelope
+from clef_agent.artifact.model import Artifact, Envelope
 from clef_agent.artifact.verify import VerifiedArtifact
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener, open_envelope
@@ -25,6 +25,7 @@ class Decryptor:
     def __init__(self, age: AgeKeyring, envelopes: EnvelopeOpener) -> None:
         self._age = age
         self._envelopes = envelopes
+        self._last_decoded: tuple[Artifact | None, bytes] = (None, b"")
 
     def reload_keys(self) -> None:
         """Reads the age key file anew."""
@@ -38,20 +39,34 @@ class Decryptor:
         """
         if not isinstance(verified, VerifiedArtifact):
             raise TypeError("decrypt takes what verify made, and nothing else")
-        envelope, text = verified.artifact.envelope, verified.artifact.ciphertext
+        artifact = verified.artifact
+        envelope = artifact.envelope
         data_key = bytearray() if envelope is None else await self._envelopes.unwrap(envelope)
         try:
-            if len(text) <= INLINE_MAX_CHARS:
-                return self._open(envelope, text, data_key)
-            return await asyncio.to_thread(self._open, envelope, text, data_key)
+            if len(artifact.ciphertext) <= INLINE_MAX_CHARS:
+                return self._open(envelope, self._decoded(artifact), data_key)
+            return await asyncio.to_thread(
+                lambda: self._open(envelope, _decode(artifact.ciphertext), data_key)
+            )
         finally:
             zero(data_key)
 
-    def _open(self, envelope: Envelope | None, text: str, data_key: bytearray) -> Secrets:
-        try:
-            ciphertext = decode_base64(text)
-        except ValueError:
-            raise DecryptFailed("the ciphertext is not base64") from None
+    def _decoded(self, artifact: Artifact) -> bytes:
+        """The bytes of a small ciphertext; in just-in-time mode the same one comes each time."""
+        known, ciphertext = self._last_decoded
+        if known is not artifact:
+            ciphertext = _decode(artifact.ciphertext)
+            self._last_decoded = (artifact, ciphertext)
+        return ciphertext
+
+    def _open(self, envelope: Envelope | None, ciphertext: bytes, data_key: bytearray) -> Secrets:
         if envelope is None:
             return parse_payload(self._age.open(ciphertext))
         return parse_payload(open_envelope(envelope, ciphertext, data_key))
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return decode_base64(text)
+    except ValueError:
+        raise DecryptFailed("the ciphertext is not base64") from None

@@ -210,6 +210,12 @@ def test_an_empty_payload_is_served_empty() -> None:
     assert bytes(secrets_of({"ns": {}}).json) == b'{"ns":{}}'
 
 
+def test_a_value_at_the_top_level_is_found_beside_namespaces_that_hold_its_key() -> None:
+    secrets = secrets_of({"a": {"K": "1"}, "K": "top", "b": {"K": "2"}})
+    assert value(secrets, "K") == "top"
+    assert value(secrets, "a__K") == "1"
+
+
 # --- looking up ---------------------------------------------------------------------------------
 
 
