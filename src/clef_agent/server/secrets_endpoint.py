@@ -67,9 +67,9 @@ class SecretsEndpoint:
         self._made, self._made_of = reply, weakref.ref(secrets, self._forget)
         return reply
 
-    def _forget(self, gone: weakref.ref[Secrets]) -> None:
-        if self._made_of is gone:
-            self._made = self._made_of = None
+    def _forget(self, _: weakref.ref[Secrets]) -> None:
+        # A reference that has been replaced tells nobody: what goes is what the reply was made of.
+        self._made = self._made_of = None
 
 
 def _flat(opened: Opened) -> Reply:

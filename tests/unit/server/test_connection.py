@@ -280,7 +280,7 @@ def test_a_large_head_behind_an_unanswered_request_ends_the_connection(on_loop: 
 
 def test_trailers_without_end_end_the_connection(on_loop: Run) -> None:
     async def test() -> None:
-        async with one() as (server, wire):
+        async with one(Bounds(request_s=60)) as (server, wire):
             wire.send(get("/v1/refresh", "Transfer-Encoding: chunked", method="POST"))
             wire.send(b"1\r\nx\r\n0\r\nX: ")
             assert (await wire.answer()).status == 200
@@ -437,6 +437,9 @@ def test_a_client_that_says_goodbye_and_never_reads_is_cut(on_loop: Run) -> None
             wire.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads
             wire.send(SECRETS)
             await until(lambda: server.face.requests["/v1/secrets", 200])
+            (connection,) = server.connections
+            connection.resume_writing()  # as if all but the last bytes had been taken
+            connection.timeout_keep_alive_task.cancel()  # it ends what is open only
             wire.writer.write_eof()
             await until(lambda: not server.connections)
 

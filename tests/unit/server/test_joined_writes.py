@@ -109,6 +109,7 @@ def test_aborting_drops_what_was_kept() -> None:
         joined = Joined()
         joined.writes.write(b"head")
         joined.writes.abort()
+        assert joined.writes.get_write_buffer_size() == 0
         await asyncio.sleep(0)
         assert joined.transport.calls == ["abort"]
 
