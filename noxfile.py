@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
             "artifact/*",
             "refresh.py",
             "schedule.py",
-            "config.py",
+            "config/*",
             "cache/*",
             "server/*",
         ):

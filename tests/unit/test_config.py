@@ -19,6 +19,7 @@ from clef_agent.config import (
     S3SourceConfig,
     VcsSourceConfig,
     is_loopback,
+    reader,
 )
 from clef_agent.errors import ConfigInvalid
 from fakes import (
@@ -576,7 +577,7 @@ def test_any_environment_makes_a_configuration_or_one_error(
 
 
 def test_every_variable_of_the_source_stands_in_the_list() -> None:
-    text = Path(config.__file__).read_text("utf-8")
+    text = Path(reader.__file__).read_text("utf-8")
     for name in VARIABLES:
         short = name.removeprefix("CLEF_AGENT_").removesuffix("_FILE")
         assert f'"{short}"' in text or f'"{short}_FILE"' in text, name

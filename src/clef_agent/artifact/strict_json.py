@@ -62,8 +62,9 @@ def loads_of_any_depth(data: bytes | bytearray) -> JsonValue:
         raise NotStrict(f"{exc.msg} at line {exc.lineno}, column {exc.colno}") from None
     except RecursionError:
         raise NotStrict(f"it is nested deeper than {MAX_DEPTH}") from None
-    # Only an escape can make a lone surrogate: strict UTF-8 has none.
-    if "\\u" in text:
+    # Only an escape can make a lone surrogate: strict UTF-8 has none. One character is found twenty
+    # times faster than two, and a large artifact is base64, without a single backslash.
+    if "\\" in text and "\\u" in text:
         _check_surrogates(value)
     return value
 

@@ -1,17 +1,27 @@
-"""The environment, read once into a frozen :class:`Config`.
-
-``load`` is a pure function of a mapping and a file reader. It reports every problem at once, by
-the variable's name, and prints no value: a secret may stand in any variable by mistake.
-"""
+"""Reads the environment variable by variable, and collects what is wrong with it."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from clef_agent.config.loopback import is_loopback
+from clef_agent.config.model import (
+    DEFAULT_PORT,
+    DEFAULT_TTL_S,
+    PREFIX,
+    VARIABLES,
+    Config,
+    Credential,
+    FileSourceConfig,
+    HttpSourceConfig,
+    ReadFile,
+    S3SourceConfig,
+    SourceConfig,
+    VcsProvider,
+    VcsSourceConfig,
+)
 from clef_agent.errors import ConfigInvalid
 from clef_agent.keys import KeyMalformed, parse_age_identities, parse_verify_key
 from clef_agent.log import FORMATS, LEVELS
@@ -19,12 +29,6 @@ from clef_agent.log import FORMATS, LEVELS
 if TYPE_CHECKING:
     from clef_agent.keys import VerifyKey
 
-ReadFile: TypeAlias = Callable[[str], bytes]
-VcsProvider: TypeAlias = Literal["github", "gitlab", "bitbucket", "bitbucket-server"]
-
-PREFIX = "CLEF_AGENT_"
-DEFAULT_PORT = 7779
-DEFAULT_TTL_S = 300
 MIN_TTL_S = 30
 MIN_POLL_INTERVAL_S = 5
 
@@ -32,132 +36,8 @@ _MAX_DIGITS = 9
 _VCS_PROVIDERS: tuple[VcsProvider, ...] = ("github", "gitlab", "bitbucket", "bitbucket-server")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
-#: Every variable, in the order of the README's table.
-VARIABLES = (
-    "CLEF_AGENT_SOURCE",
-    "CLEF_AGENT_SOURCE_TOKEN",
-    "CLEF_AGENT_SOURCE_TOKEN_FILE",
-    "CLEF_AGENT_VCS_PROVIDER",
-    "CLEF_AGENT_VCS_REPO",
-    "CLEF_AGENT_VCS_TOKEN",
-    "CLEF_AGENT_VCS_TOKEN_FILE",
-    "CLEF_AGENT_VCS_IDENTITY",
-    "CLEF_AGENT_VCS_ENVIRONMENT",
-    "CLEF_AGENT_VCS_REF",
-    "CLEF_AGENT_VCS_API_URL",
-    "CLEF_AGENT_AGE_KEY",
-    "CLEF_AGENT_AGE_KEY_FILE",
-    "CLEF_AGENT_PORT",
-    "CLEF_AGENT_TOKEN",
-    "CLEF_AGENT_TOKEN_FILE",
-    "CLEF_AGENT_ID",
-    "CLEF_AGENT_CACHE_TTL",
-    "CLEF_AGENT_POLL_INTERVAL",
-    "CLEF_AGENT_CACHE_PATH",
-    "CLEF_AGENT_VERIFY_KEY",
-    "CLEF_AGENT_EXPECT_IDENTITY",
-    "CLEF_AGENT_EXPECT_ENVIRONMENT",
-    "CLEF_AGENT_KMS_ENDPOINT",
-    "CLEF_AGENT_ROLLBACK_PROTECTION",
-    "CLEF_AGENT_TELEMETRY_URL",
-    "CLEF_AGENT_SOCKET",
-    "CLEF_AGENT_LOG_FORMAT",
-    "CLEF_AGENT_LOG_LEVEL",
-)
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Credential:
-    """A token, either given (``value``) or in a file that is read anew at each use (``path``)."""
-
-    value: str | None = None
-    path: str | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class FileSourceConfig:
-    """An artifact in a file."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class HttpSourceConfig:
-    """An artifact behind an http or https URL; the URL may hold userinfo or a signed query."""
-
-    url: str
-    token: Credential | None = None
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class S3SourceConfig:
-    """An artifact in S3, by the URL as it was given."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class VcsSourceConfig:
-    """An artifact in a repository of a version control service."""
-
-    provider: VcsProvider
-    repo: str
-    token: Credential
-    identity: str
-    environment: str
-    ref: str | None = None
-    api_url: str | None = None
-
-
-SourceConfig: TypeAlias = FileSourceConfig | HttpSourceConfig | S3SourceConfig | VcsSourceConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What the agent was asked to do. Times are in seconds.
-
-    No free text is in its ``repr``: a secret may stand in any variable by mistake.
-    """
-
-    source: SourceConfig
-    age_key: str | None = field(default=None, repr=False)
-    age_key_file: str | None = field(default=None, repr=False)
-    port: int = DEFAULT_PORT
-    token: str | None = field(default=None, repr=False)
-    token_file: str | None = field(default=None, repr=False)
-    agent_id: str | None = field(default=None, repr=False)
-    cache_ttl_s: int = DEFAULT_TTL_S
-    poll_interval_s: int | None = None
-    cache_path: str | None = field(default=None, repr=False)
-    verify_key: VerifyKey | None = field(default=None, repr=False)
-    expect_identity: str | None = field(default=None, repr=False)
-    expect_environment: str | None = field(default=None, repr=False)
-    kms_endpoint: str | None = field(default=None, repr=False)
-    rollback_protection: bool = False
-    telemetry_url: str | None = field(default=None, repr=False)
-    socket: str | None = field(default=None, repr=False)
-    log_format: str = "text"
-    log_level: str = "info"
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def just_in_time(self) -> bool:
-        """Whether each request decrypts anew (a cache TTL of 0)."""
-        return self.cache_ttl_s == 0
-
-
-def load(env: Mapping[str, str], read_file: ReadFile) -> Config:
-    """The configuration that ``env`` describes.
-
-    ``read_file`` gets a path and returns the file's bytes, or raises OSError.
-
-    Raises:
-        ConfigInvalid: with every problem there is, none of which repeats a value.
-    """
-    return _Reader(env, read_file).config()
-
-
-class _Reader:
+class Reader:
     """Reads variable by variable and collects what is wrong instead of stopping at it."""
 
     def __init__(self, env: Mapping[str, str], read_file: ReadFile) -> None:
@@ -167,6 +47,7 @@ class _Reader:
         self._warnings: list[str] = []
 
     def config(self) -> Config:
+        """The configuration, or ConfigInvalid with every problem."""
         source = self._source()
         ttl_s = self._ttl()
         poll_interval_s = self._integer("POLL_INTERVAL", MIN_POLL_INTERVAL_S)
@@ -443,16 +324,6 @@ class _Reader:
         for name in sorted(self._env):
             if name.startswith(PREFIX) and name not in VARIABLES:
                 self._warnings.append(f"{name} is not a variable of clef-agent, and is ignored")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host``, as it stands in a URL without brackets, is this machine and no other."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _scheme(text: str) -> str:
