@@ -151,17 +151,19 @@ def test_as_pid_1_a_stop_during_the_first_fetch_ends_the_agent(tmp_path: Path) -
 # case 15
 @pytest.mark.usefixtures("pid_namespaces")
 def test_as_pid_1_a_stop_while_it_is_still_loading_ends_the_agent(tmp_path: Path) -> None:
-    with serving(ArtifactStore(b"", hangs=True)) as store:
-        with AgentProcess(tmp_path, of_store(store), prefix=AS_PID_1) as agent:
+    with (
+        serving(ArtifactStore(b"", hangs=True)) as store,
+        AgentProcess(tmp_path, of_store(store), prefix=AS_PID_1) as agent,
+    ):
 
-            def has_ended() -> bool:
-                terminate_child(agent)  # again and again: Python itself comes up without handlers
-                return agent.process.poll() is not None
+        def has_ended() -> bool:
+            terminate_child(agent)  # again and again: Python itself comes up without handlers
+            return agent.process.poll() is not None
 
-            eventually(has_ended, "an end")
-            assert agent.exit_code() == 0
-            assert time.monotonic() - agent.started < LEAVING_S
-            assert agent.out == ""  # it had not come to what the later handlers belong to
+        eventually(has_ended, "an end")
+        assert agent.exit_code() == 0
+        assert time.monotonic() - agent.started < LEAVING_S
+        assert agent.out == ""  # it had not come to what the later handlers belong to
 
 
 def test_a_second_signal_ends_the_agent_at_once(tmp_path: Path, env: dict[str, str]) -> None:
