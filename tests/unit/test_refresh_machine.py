@@ -596,7 +596,7 @@ def test_no_sequence_serves_what_it_must_not_or_refuses_for_ever_what_it_may(
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=60,
+            max_examples=45,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -63,6 +63,13 @@ def test_trust_ends_with_the_clock_that_says_more(now: Instant, is_served: bool)
     assert memory_with(packed()).why_not(now) is (None if is_served else CacheExpired)
 
 
+def test_sum_that_rounds_down_takes_nothing_from_the_ttl() -> None:
+    """In binary, 1000.1 + 300 is a little less than 300 after 1000.1."""
+    memory = Memory(300)
+    memory.accept(held(packed()), Instant(NOW, 1_000.1))
+    assert memory.why_not(Instant(NOW, 1_000.1 + 300)) is None
+
+
 def test_expiry_is_judged_by_the_wall_clock_alone() -> None:
     memory = memory_with(packed(expires_at=NOW + 100))
     assert memory.why_not(later(wall=100)) is ArtifactExpired
