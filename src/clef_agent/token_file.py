@@ -43,6 +43,8 @@ class ServedToken:
     value: str = field(repr=False)
     path: str | None
     origin: Origin
+    #: Whether the file was made for this run, in a place that nobody configured.
+    is_passing: bool = False
 
 
 def served_token(
@@ -73,10 +75,21 @@ def served_token(
         with suppress(OSError, _NotOurs):
             if path == token_file:
                 _leave_in_configured(path, token)
-            else:
-                _leave(path, token)
-            return ServedToken(token, path, "generated")
+                return ServedToken(token, path, "generated")
+            _leave(path, token)
+            return ServedToken(token, path, "generated", is_passing=True)
     return ServedToken(token, None, "generated")
+
+
+def discard(token: ServedToken) -> None:
+    """Removes a file that was made for this run: the next one will have another token, perhaps
+    in another place, and a stale file would be found first.
+    """
+    if not token.is_passing or token.path is None:
+        return
+    with suppress(OSError, _NotOurs, TokenUnusable):
+        if _find(token.path) == token.value:
+            Path(token.path).unlink()
 
 
 def find_token(

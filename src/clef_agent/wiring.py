@@ -53,6 +53,8 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
     """
     source = source or make_source(config.source)
+    if config.telemetry_url is not None:
+        LOGGER.warning("CLEF_AGENT_TELEMETRY_URL is ignored: this version sends no telemetry yet")
     # The limit first: sockets and connections count against it.
     descriptors = raise_descriptor_limit()
     sockets, token = _claim(config, env)

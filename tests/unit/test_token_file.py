@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clef_agent.errors import TokenUnusable
-from clef_agent.token_file import ServedToken, find_token, served_token, token_paths
+from clef_agent.token_file import ServedToken, discard, find_token, served_token, token_paths
 
 PORT = 7779
 
@@ -318,3 +318,27 @@ def test_an_unusable_generated_file_is_passed_over(
     (place / f"token-{PORT}").touch(mode=0o600)
 
     assert find_token(env=env, port=PORT, system_place=absent) is None
+
+
+def test_a_token_made_for_one_run_leaves_no_file_behind(env: dict[str, str], absent: str) -> None:
+    token = served(env, absent)
+    assert token.path is not None
+    discard(token)
+    assert not Path(token.path).exists()
+    discard(token)  # nothing there any more is fine, too
+
+
+def test_a_file_that_another_run_has_taken_over_is_not_removed(
+    env: dict[str, str], absent: str
+) -> None:
+    old, new = served(env, absent), served(env, absent)
+    discard(old)
+    assert find_token(env=env, port=PORT, system_place=absent) == new.value
+
+
+def test_a_configured_file_keeps_the_token_that_was_generated_into_it(
+    env: dict[str, str], absent: str, tmp_path: Path
+) -> None:
+    token = served(env, absent, token_file=str(tmp_path / "token"))
+    discard(token)
+    assert (tmp_path / "token").exists()

@@ -19,7 +19,7 @@ from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from clef_agent.server.listener import Listener
 from clef_agent.sources.base import Source
 from clef_agent.telemetry.metrics import Gauges, Metrics
-from clef_agent.token_file import ServedToken
+from clef_agent.token_file import ServedToken, discard
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -60,7 +60,8 @@ class Agent:
             LOGGER.error("the token stays as it was: %s", exc)
 
     async def close(self) -> None:
-        """Lets go of secrets and connections to others."""
+        """Lets go of secrets, of a token's file, and of connections to others."""
+        discard(self.token)
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
 

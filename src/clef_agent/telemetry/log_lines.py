@@ -48,12 +48,12 @@ def _line(event: events.Event) -> tuple[int, str]:
         case events.ArtifactRevoked():
             return logging.ERROR, (
                 f"artifact revoked: reason=revoked revokedAt={event.revoked_at};"
-                " memory and disk are wiped, nothing is served until a new one comes"
+                " what was held is wiped, and nothing is served until a new one comes"
             )
         case events.ArtifactExpired():
             return logging.ERROR, (
                 f"artifact expired: reason=expired expiresAt={event.expires_at};"
-                " memory and disk are wiped, nothing is served until a new one comes"
+                " what was held is wiped, and nothing is served until a new one comes"
             )
         case events.ArtifactInvalid():
             line = f"artifact rejected: reason={event.reason}: {event.error}. {event.hint}"
@@ -63,6 +63,6 @@ def _line(event: events.Event) -> tuple[int, str]:
         case events.CacheExpired():
             return logging.ERROR, (
                 f"cache expired: no successful refresh for {event.cache_ttl_s:g} s;"
-                " memory and disk are wiped, nothing is served until the source answers"
+                " what was held is wiped, and nothing is served until the source answers"
             )
     return logging.WARNING, event.error

@@ -59,7 +59,7 @@ def lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> LogLines:
             logging.ERROR,
             (
                 "artifact revoked: reason=revoked revokedAt=2027-01-15;"
-                " memory and disk are wiped, nothing is served until a new one comes"
+                " what was held is wiped, and nothing is served until a new one comes"
             ),
         ),
         (
@@ -67,7 +67,7 @@ def lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> LogLines:
             logging.ERROR,
             (
                 "artifact expired: reason=expired expiresAt=2027-01-15;"
-                " memory and disk are wiped, nothing is served until a new one comes"
+                " what was held is wiped, and nothing is served until a new one comes"
             ),
         ),
         (
@@ -81,7 +81,7 @@ def lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> LogLines:
             logging.ERROR,
             (
                 "cache expired: no successful refresh for 300 s;"
-                " memory and disk are wiped, nothing is served until the source answers"
+                " what was held is wiped, and nothing is served until the source answers"
             ),
         ),
         (events.DiskCopyFailed("the disk is full"), logging.WARNING, "the disk is full"),
