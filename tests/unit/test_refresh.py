@@ -363,6 +363,20 @@ async def test_expiry_is_checked_on_each_request_and_not_only_at_the_fetch(
 
 
 @in_virtual_time
+async def test_successor_with_an_earlier_expiry_is_not_served_beyond_it(
+    setup: Setup,
+) -> None:  # case 2
+    rig = setup.rig()
+    await rig.refresh()
+    rig.source.data = packed({"app": {"KEY": "b"}}, expires_at=NOW + 20)
+    await rig.refresh()
+    assert await rig.served() == PLAIN_B
+    rig.clock.advance(20)
+    with pytest.raises(errors.ArtifactExpired):
+        await rig.served()
+
+
+@in_virtual_time
 async def test_expired_artifact_from_the_source_wipes_what_was_held(setup: Setup) -> None:
     rig = setup.rig()
     await rig.refresh()

@@ -418,6 +418,12 @@ class RefreshMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    @rule(beyond_s=st.sampled_from([-0.5, 0, 0.5]))
+    def time_passes_to_the_end_of_what_is_held(self, beyond_s: float) -> None:
+        held = self.model.held
+        if held is not None and held.expires_at is not None:
+            self.clock.advance(max(held.expires_at + beyond_s - self.now.wall, 0))
+
     @rule(seconds=st.sampled_from([-1e8, -4000, -400, -50, 50, 400, 4000, 1e8]))
     def wall_clock_is_set(self, seconds: float) -> None:
         self.clock.advance(wall=seconds)

@@ -91,6 +91,20 @@ def test_wipe_lets_go_and_remembers_why(because: type[NotLoaded]) -> None:
     assert memory.never_loaded == (because is NotLoaded)
 
 
+def test_successor_is_judged_by_its_own_expiry() -> None:
+    memory = memory_with(packed())
+    memory.accept(held(packed(expires_at=NOW + 100)), START)
+    assert memory.why_not(later(99)) is None
+    assert memory.why_not(later(100)) is ArtifactExpired
+
+
+def test_each_success_begins_the_ttl_anew() -> None:
+    memory = memory_with(packed())
+    memory.accept(held(packed()), later(200))
+    assert memory.why_not(later(499)) is None
+    assert memory.why_not(later(500)) is CacheExpired
+
+
 def test_seconds_left_is_the_sooner_of_trust_and_expiry() -> None:
     assert memory_with(packed()).seconds_left(later(100)) == 200
     assert memory_with(packed(expires_at=NOW + 150)).seconds_left(later(100)) == 50
