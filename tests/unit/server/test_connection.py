@@ -397,6 +397,24 @@ def test_a_reader_that_stands_still_is_cut(on_loop: Run) -> None:
     on_loop(test())
 
 
+def test_a_reader_that_stands_still_after_a_while_is_cut(on_loop: Run) -> None:
+    async def test() -> None:
+        async with serving(FakeProvider(BIG), bounds=SHORT) as server:
+            wire = await server.connect(receive_buffer=65_536)
+            wire.send(SECRETS)
+            await until(lambda: server.face.requests["/v1/secrets", 200])
+            (connection,) = server.connections
+            await until(lambda: connection._unsent_bytes)
+            connection.timeout_keep_alive_task.cancel()  # it would look as well
+            at_first = connection._unsent_bytes
+            while connection._unsent_bytes == at_first:
+                await wire.reader.read(65_536)
+                await asyncio.sleep(0.01)
+            await until(lambda: not server.connections)
+
+    on_loop(test())
+
+
 @pytest.mark.parametrize("close", [(), ("Connection: close",)])
 def test_a_reader_that_stands_still_before_the_last_bytes_is_cut(
     on_loop: Run, close: tuple[str, ...]
