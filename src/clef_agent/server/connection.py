@@ -7,6 +7,11 @@ never send anything; a process on the same machine could hold all of them for ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import socket
+import termios
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -47,7 +52,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._unsent_bytes = 0
+        self._untaken_bytes = 0
         self._read_on: Callable[[], None]
 
     # --- connections ----------------------------------------------------------------------------
@@ -203,8 +208,8 @@ class BoundedConnection(HttpToolsProtocol):
         response, until the last byte is taken.
         """
         self._forget_stall()
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        if self._unsent_bytes:
+        if self.transport.get_write_buffer_size():
+            self._untaken_bytes = self._count_untaken()
             self._stall = self.loop.call_later(self._bounds.idle_s, self._check_reader)
 
     def _forget_stall(self) -> None:
@@ -214,10 +219,31 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _check_reader(self) -> None:
         # Slow is fine, and gets all it was promised; standing still holds old secrets in memory.
-        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
+        if self._count_untaken() >= self._untaken_bytes:
             self.abort()
         else:
             self._watch_unsent()
+
+    def _count_untaken(self) -> int:
+        """Bytes that the client has not taken, those that wait in the kernel included.
+
+        The kernel asks for more only once a third of its buffer is free, and that may be megabytes:
+        by our own buffer alone, whoever reads a few kilobytes a second would seem to stand still.
+        """
+        return self.transport.get_write_buffer_size() + _kernel_queue_bytes(
+            self.transport.get_extra_info("socket")
+        )
+
+
+def _kernel_queue_bytes(connected: socket.socket) -> int:
+    """Bytes in the send queue of ``connected``; 0 where the system does not tell.
+
+    Source: tcp(7), SIOCOUTQ, https://man7.org/linux/man-pages/man7/tcp.7.html (TIOCOUTQ is its number)
+    """
+    count = array("i", [0])
+    with contextlib.suppress(OSError, ValueError):  # macOS does not, nor does a closed socket
+        fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, count)
+    return count[0]
 
 
 def connection_factory(config: Config, state: ServerState, bounds: Bounds) -> Any:
