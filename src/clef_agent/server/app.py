@@ -15,6 +15,7 @@ from clef_agent import errors
 from clef_agent.decrypt.places import Entry
 from clef_agent.decrypt.secrets import Secrets
 from clef_agent.provider import SecretsProvider
+from clef_agent.server.large import beside_loop
 from clef_agent.server.refusals import refusal
 from clef_agent.server.replies import (
     NO_STORE,
@@ -83,8 +84,8 @@ def create_routes(
         return _render_value(opened.secrets, found)
 
     async def keys(_: Request) -> Reply:
-        opened = await provider.open()
-        return json_reply(200, opened.secrets.names())
+        secrets = (await provider.open()).secrets
+        return await beside_loop(secrets, lambda: json_reply(200, secrets.names()))
 
     async def refresh(_: Request) -> Reply:
         refreshed = await provider.refresh_on_demand()

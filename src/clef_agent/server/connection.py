@@ -238,7 +238,7 @@ class BoundedConnection(HttpToolsProtocol):
 def _kernel_queue_bytes(connected: socket.socket) -> int:
     """Bytes in the send queue of ``connected``; 0 where the system does not tell.
 
-    Source: tcp(7), SIOCOUTQ, https://man7.org/linux/man-pages/man7/tcp.7.html (TIOCOUTQ is its number)
+    Source: https://man7.org/linux/man-pages/man7/tcp.7.html, SIOCOUTQ (TIOCOUTQ is its number)
     """
     count = array("i", [0])
     with contextlib.suppress(OSError, ValueError):  # macOS does not, nor does a closed socket

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from clef_agent.decrypt import Secrets
 from clef_agent.provider import Opened, SecretsProvider
+from clef_agent.server.large import beside_loop
 from clef_agent.server.refusals import BadRequest, refusal
 from clef_agent.server.replies import NO_STORE, Header, Reply, raw_json_reply, send_reply
 
@@ -42,7 +43,7 @@ class SecretsEndpoint:
             known = _if_none_match(scope["headers"])
             opened = await self._provider.open()
             if known is None:
-                return _flat(opened) if flat else self._nested(opened)
+                return await _flat(opened) if flat else self._nested(opened)
             if wait_s and _matches(known, _etag(opened, flat=flat)):
                 digest = opened.digest
                 # Not held while waiting: in just-in-time mode it is this request's own plaintext.
@@ -52,7 +53,7 @@ class SecretsEndpoint:
             etag = _etag(opened, flat=flat)
             if _matches(known, etag):
                 return Reply(304, [(b"etag", etag), NO_STORE])
-            return _flat(opened) if flat else self._nested(opened)
+            return await _flat(opened) if flat else self._nested(opened)
         except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
             return refusal(exc)
 
@@ -72,9 +73,9 @@ class SecretsEndpoint:
         self._made = self._made_of = None
 
 
-def _flat(opened: Opened) -> Reply:
-    etag = (b"etag", _etag(opened, flat=True))
-    return raw_json_reply(200, opened.secrets.flat_json(), headers=(etag,))
+async def _flat(opened: Opened) -> Reply:
+    body = await beside_loop(opened.secrets, opened.secrets.flat_json)
+    return raw_json_reply(200, body, headers=((b"etag", _etag(opened, flat=True)),))
 
 
 def _etag(opened: Opened, *, flat: bool) -> bytes:
