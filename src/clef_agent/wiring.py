@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
+from urllib.parse import urlsplit
 
 from clef_agent import config as configuration
 from clef_agent.artifact.model import Expectation
@@ -37,6 +39,9 @@ from clef_agent.telemetry.log_lines import LogLines
 from clef_agent.telemetry.metrics import Metrics
 from clef_agent.token_file import ServedToken, served_token
 
+#: How long a thread may keep the interpreter while another wants it, in seconds.
+_SWITCH_INTERVAL_S: Final = 0.001
+
 
 def read_file(path: str) -> bytes:
     """The file's bytes: the reader that configuration and key files are read with."""
@@ -57,6 +62,9 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         LOGGER.warning("CLEF_AGENT_TELEMETRY_URL is ignored: this version sends no telemetry yet")
     # The limit first: sockets and connections count against it.
     descriptors = raise_descriptor_limit()
+    # A thread that reads a large artifact hands the interpreter back five times as often as it
+    # would by default; each turn of the event loop may have to ask for it more than once.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     sockets, token = _claim(config, env)
     clock = SystemClock()
     memory = Memory(config.cache_ttl_s)
@@ -152,11 +160,30 @@ def _schedule(config: Config, source: Source) -> Schedule:
     return Schedule(interval, Random())  # noqa: S311  # it spreads polls; nobody gains by guessing
 
 
+def _place(source: configuration.SourceConfig) -> str:
+    """What tells one place from all others; only a hash of it is kept.
+
+    The query belongs to it, since a store may tell artifacts apart by it alone. Userinfo does not:
+    a password may change.
+    """
+    match source:
+        case configuration.HttpSourceConfig():
+            url = urlsplit(source.url)
+            return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        case configuration.FileSourceConfig():
+            return source.path
+        case configuration.S3SourceConfig():
+            return source.url
+        case configuration.VcsSourceConfig():
+            return f"{source.provider} {source.api_url} {source.repo} {source.ref}"
+    assert_never(source)
+
+
 def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
     if config.cache_path is None or not source.is_remote:
         return NoCopy()
     key = "\n".join(
-        (source.describe(), config.expect_identity or "", config.expect_environment or "")
+        (_place(config.source), config.expect_identity or "", config.expect_environment or "")
     )
     disk = DiskCache(config.cache_path, key=key, boot_id=boot_id())
     return BackgroundKeeper(disk, lambda error: emit(events.DiskCopyFailed(error)))

@@ -19,6 +19,7 @@ from clef_agent.errors import PayloadInvalid
 #: Bytes of plaintext up to which json.loads is done before a request could notice. It is twice as
 #: fast as looking for each value's place, which a just-in-time request rarely needs to know.
 _SMALL_BYTES: Final = 32 * 1024
+_ZEROS: Final = bytes(64 * 1024)
 _TEXT_ONLY: Final = frozenset((str,))
 
 
@@ -172,5 +173,8 @@ def _candidates(entries: list[Entry]) -> list[str]:
 
 
 def zero(buffer: bytearray) -> None:
-    """Overwrites ``buffer`` in place."""
-    buffer[:] = bytes(len(buffer))
+    """Overwrites ``buffer`` in place, without making another of its size."""
+    with memoryview(buffer) as view:
+        for start in range(0, len(view), len(_ZEROS)):
+            rest = view[start:]
+            rest[: len(_ZEROS)] = _ZEROS[: len(rest)]
