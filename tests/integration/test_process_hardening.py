@@ -74,7 +74,9 @@ def test_only_the_configured_port_listens_and_only_on_loopback(
         assert listening_addresses(agent) == [f"0100007F:{agent.port:04X}"]
 
 
-def test_the_token_file_is_all_that_is_written(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_token_file_is_all_that_is_written_and_goes_with_the_agent(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     places = {"TMPDIR": str(home), "HOME": str(home), "XDG_CACHE_HOME": str(home)}
@@ -82,9 +84,10 @@ def test_the_token_file_is_all_that_is_written(tmp_path: Path, env: dict[str, st
     with AgentProcess(home, {**env, **places}, without=without) as agent:
         agent.wait_until_ready()
         agent.request("/v1/metrics")
+        written = [path for path in home.rglob("*") if not path.is_dir()]
+        assert written == [agent.runtime_directory / f"token-{agent.port}"]
         assert agent.stop() == 0
-    written = [path for path in home.rglob("*") if not path.is_dir()]
-    assert written == [agent.runtime_directory / f"token-{agent.port}"]
+    assert not [path for path in home.rglob("*") if not path.is_dir()]
 
 
 def test_the_unix_socket_serves_its_owner_without_a_host_check(
