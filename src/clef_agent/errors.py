@@ -140,7 +140,7 @@ class SourceMissing(SourceError):
 class SourceBusy(SourceError):
     """429 or 5xx: the source asks for patience."""
 
-    hint = "The source is overloaded or limits the rate; the agent goes on trying."
+    hint = "The source is overloaded or limits the rate; a running agent goes on trying."
     transient = True
 
 
@@ -277,7 +277,7 @@ class UnwrapFailed(ArtifactError):
 class UnwrapUnavailable(UnwrapFailed):
     """The key service could not be asked, or asked for patience; another attempt may succeed."""
 
-    hint = "The key service is unreachable or overloaded; the agent goes on trying."
+    hint = "The key service is unreachable or overloaded; a running agent goes on trying."
     transient = True
 
 

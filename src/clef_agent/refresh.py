@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -84,11 +85,13 @@ class Refresher:
         self._keeps_plaintext = keeps_plaintext
         self._fetch_deadline_s = fetch_deadline_s
         self._flight: asyncio.Task[Outcome] | None = None
+        self._tell: list[Callable[[], None]] = []
         self._mark: RollbackMark | None = None
         self._mark_is_known = not parts.policy.rollback_protection
         self._told_of_mark = False
         self._failures = 0
         self._last_failure: ClefError | None = None
+        self._last_digest = ""
         # Moments on the boot clock, which no one can set.
         self._backoff_until = 0.0
         self._source_asks_until = 0.0
@@ -103,6 +106,15 @@ class Refresher:
             self._flight.add_done_callback(self._landed)
         # Whoever gives up waiting must not take the refresh away from the others.
         return await asyncio.shield(self._flight)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a refresh has begun and not ended."""
+        return self._flight is not None
+
+    def when_landed(self, tell: Callable[[], None]) -> None:
+        """From now on ``tell`` is called whenever a refresh has ended."""
+        self._tell.append(tell)
 
     async def refresh_on_demand(self) -> Refreshed:
         """A refresh that a caller asked for: past the backoff, but not past the source's wish.
@@ -192,6 +204,8 @@ class Refresher:
         self._flight = None
         if not flight.cancelled() and flight.exception() is not None:
             LOGGER.error("a refresh ended in a way it should not", exc_info=flight.exception())
+        for tell in self._tell:
+            tell()
 
     async def _run(self) -> Outcome:
         try:
@@ -239,7 +253,7 @@ class Refresher:
                     'it answered "not modified" to an unconditional request'
                 )
             return self._confirm(held, now, fetch_s)
-        digest = await _digest(fetched.data)
+        digest = self._last_digest = await _digest(fetched.data)
         held = self._memory.held
         if held is not None and held.artifact.digest == digest:
             return self._confirm(replace(held, validator=fetched.validator), now, fetch_s)
@@ -343,7 +357,8 @@ class Refresher:
 
     def _report(self, error: ClefError) -> None:
         if isinstance(error, ArtifactError):
-            self._emit(events.ArtifactInvalid(error.reason, str(error), error.hint))
+            digest = self._last_digest
+            self._emit(events.ArtifactInvalid(error.reason, str(error), error.hint, digest))
         else:
             self._emit(events.FetchFailed(str(error), error.hint, self._parts.keeper.enabled))
 

@@ -16,7 +16,7 @@ from clef_agent import config as configuration
 from clef_agent.artifact.model import Expectation
 from clef_agent.artifact.verify import Policy
 from clef_agent.cache.disk import DiskCache
-from clef_agent.cache.keeper import BackgroundKeeper, CopyKeeper, NoCopy
+from clef_agent.cache.keeper import BackgroundKeeper, CopyKeeper, MarkKeeper, NoCopy
 from clef_agent.cache.memory import Memory
 from clef_agent.clock import Clock, SystemClock, boot_id
 from clef_agent.config import Config
@@ -180,13 +180,14 @@ def _place(source: configuration.SourceConfig) -> str:
 
 
 def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
-    if config.cache_path is None or not source.is_remote:
+    if config.cache_path is None or not (source.is_remote or config.rollback_protection):
         return NoCopy()
     key = "\n".join(
         (_place(config.source), config.expect_identity or "", config.expect_environment or "")
     )
     disk = DiskCache(config.cache_path, key=key, boot_id=boot_id())
-    return BackgroundKeeper(disk, lambda error: emit(events.DiskCopyFailed(error)))
+    keeper = BackgroundKeeper(disk, lambda error: emit(events.DiskCopyFailed(error)))
+    return keeper if source.is_remote else MarkKeeper(keeper)
 
 
 def _provider(

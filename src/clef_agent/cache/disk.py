@@ -79,7 +79,7 @@ class DiskCache:
 
     def purge(self, mark: RollbackMark | None) -> None:
         """Removes the artifact; of the record stays the rollback mark, if there is one."""
-        if not self._directory.is_dir():
+        if mark is None and not self._directory.is_dir():
             return
         with self._locked():
             # First of all, because a full disk may refuse the record, but never a removal.

@@ -137,6 +137,11 @@ class BackgroundKeeper:
         """See CopyKeeper."""
         self._want(_Wanted(None, mark))
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the disk lacks what was last asked for."""
+        return self._has_warned
+
     async def load(self, now: Instant) -> DiskCopy | None:
         """See CopyKeeper."""
         return await self._read(lambda: self._disk.load(now))
@@ -188,6 +193,45 @@ class BackgroundKeeper:
             self._disk.store(wanted.data, wanted.digest, wanted.at, wanted.mark)
         else:
             self._disk.confirm(wanted.digest, wanted.at, wanted.mark)
+
+
+class MarkKeeper:
+    """Keeps the rollback mark alone: what is in a file needs no copy, but must not go back."""
+
+    enabled = False
+
+    def __init__(self, keeper: BackgroundKeeper) -> None:
+        self._keeper = keeper
+        self._kept: RollbackMark | None = None
+
+    def keep(self, data: bytes, digest: str, at: Instant, mark: RollbackMark | None) -> None:  # noqa: ARG002  # the protocol's
+        """Keeps ``mark``."""
+        self.purge(mark)
+
+    def adopt(self, digest: str) -> None:
+        """Nothing: no copy is ever loaded."""
+
+    def confirm(self, at: Instant, mark: RollbackMark | None) -> None:  # noqa: ARG002  # the protocol's
+        """Keeps ``mark``."""
+        self.purge(mark)
+
+    def purge(self, mark: RollbackMark | None) -> None:
+        """Keeps ``mark``, if it is news: a file is looked at every second."""
+        if mark != self._kept or self._keeper.has_failed:
+            self._kept = mark
+            self._keeper.purge(mark)
+
+    async def load(self, now: Instant) -> DiskCopy | None:  # noqa: ARG002  # the protocol's
+        """None."""
+        return None
+
+    async def load_mark(self) -> RollbackMark | None:
+        """See CopyKeeper."""
+        return await self._keeper.load_mark()
+
+    async def settle(self, deadline_s: float) -> None:
+        """See CopyKeeper."""
+        await self._keeper.settle(deadline_s)
 
 
 def _why(exc: OSError) -> str:

@@ -48,4 +48,7 @@ def signing_pair() -> KeyPair:
     public = key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return KeyPair(private, encode_base64(public), "public key, for CLEF_AGENT_VERIFY_KEY")
+    text = encode_base64(public)
+    # Behind the key, where readers of PEM look no more.
+    private += f"# public key: {text}\n".encode("ascii")
+    return KeyPair(private, text, "public key, for CLEF_AGENT_VERIFY_KEY")

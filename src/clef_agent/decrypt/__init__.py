@@ -27,9 +27,9 @@ class Decryptor:
         self._envelopes = envelopes
         self._last_decoded: tuple[Artifact | None, bytes] = (None, b"")
 
-    def reload_keys(self) -> None:
-        """Reads the age key file anew."""
-        self._age.reload()
+    def reload_keys(self) -> str | None:
+        """Reads the age key file anew; returns why it cannot be used, or None."""
+        return self._age.reload()
 
     async def decrypt(self, verified: VerifiedArtifact) -> Secrets:
         """The secrets in an artifact that has been proven.

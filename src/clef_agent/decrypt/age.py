@@ -29,20 +29,24 @@ class AgeKeyring:
         self._from_file: tuple[pyrage.x25519.Identity, ...] = ()
         self.reload()
 
-    def reload(self) -> bool:
-        """Reads the key file anew; returns whether it could be read.
+    def reload(self) -> str | None:
+        """Reads the key file anew; returns why it cannot be used, or None.
 
         A file that cannot be read, or holds no key, changes nothing: the keys of before may still
         open what is to come.
         """
         if self._key_file is None:
-            return False
+            return None
         try:
             text = self._read_file(self._key_file).decode("utf-8")
             self._from_file = parse_age_identities(text)
-        except (OSError, UnicodeDecodeError, KeyMalformed):
-            return False
-        return True
+        except OSError as exc:
+            return f"CLEF_AGENT_AGE_KEY_FILE cannot be read: {exc.strerror or type(exc).__name__}"
+        except UnicodeDecodeError:
+            return "CLEF_AGENT_AGE_KEY_FILE is not text"
+        except KeyMalformed as exc:
+            return f"CLEF_AGENT_AGE_KEY_FILE is malformed: {exc}"
+        return None
 
     def open(self, ciphertext: bytes) -> bytes:
         """The plaintext of the binary age file ``ciphertext``.
@@ -55,19 +59,19 @@ class AgeKeyring:
         """
         if not ciphertext.startswith(_AGE_MAGIC):
             raise DecryptFailed("the ciphertext is not a binary age file")
-        if not self._inline and not self._from_file and not self.reload():
+        if not self._inline and self._key_file is None:
             raise DecryptFailed(
                 "it is encrypted with age, and no age key is configured:"
                 " set CLEF_AGENT_AGE_KEY_FILE or CLEF_AGENT_AGE_KEY"
-                if self._key_file is None
-                else "it is encrypted with age, and CLEF_AGENT_AGE_KEY_FILE cannot be read"
-                " or holds no age key"
             )
         try:
             return self._open(ciphertext)
-        except DecryptFailed:
+        except DecryptFailed as exc:
             before = self._from_file
-            if self.reload() and not _same(before, self._from_file):
+            problem = self.reload()
+            if problem is not None:
+                raise DecryptFailed(f"{exc}; {problem}") from None
+            if not _same(before, self._from_file):
                 return self._open(ciphertext)
             raise
 

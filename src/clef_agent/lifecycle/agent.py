@@ -53,7 +53,9 @@ class Agent:
 
     def reload(self) -> None:
         """Reads key and token files anew; what cannot be read stays as it was."""
-        self.decryptor.reload_keys()
+        problem = self.decryptor.reload_keys()
+        if problem is not None:
+            LOGGER.error("the age keys stay as they were: %s", problem)
         try:
             self.bearer.replace(self.read_token().value)
         except TokenUnusable as exc:

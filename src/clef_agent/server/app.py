@@ -16,7 +16,7 @@ from clef_agent.decrypt.places import Entry
 from clef_agent.decrypt.secrets import Secrets
 from clef_agent.provider import SecretsProvider
 from clef_agent.server.large import beside_loop
-from clef_agent.server.refusals import refusal
+from clef_agent.server.refusals import refusal, retry_after
 from clef_agent.server.replies import (
     NO_STORE,
     Header,
@@ -69,7 +69,8 @@ def create_routes(
         why_not = provider.status().why_not
         if why_not is None:
             return json_reply(200, {"ready": True})
-        return json_reply(503, {"ready": False, "reason": why_not.reason})
+        content = {"ready": False, "reason": why_not.reason}
+        return json_reply(503, content, headers=retry_after(None))
 
     async def secret(request: Request) -> Reply:
         name = _decode(request.path_params["key"])

@@ -23,10 +23,10 @@ def refusal(error: Exception) -> Reply:
             content = {"error": str(error), "reason": error.reason}
             if error.detail:
                 content["detail"] = error.detail
-            return json_reply(503, content, headers=_retry_after(error.retry_after_s))
+            return json_reply(503, content, headers=retry_after(error.retry_after_s))
         case errors.RefreshTooSoon():
             content = {"error": str(error), "reason": error.reason}
-            return json_reply(429, content, headers=_retry_after(error.retry_after_s))
+            return json_reply(429, content, headers=retry_after(error.retry_after_s))
         case NamesCollide():
             return json_reply(409, {"error": str(error), "candidates": error.candidates})
         case BadRequest():
@@ -38,6 +38,6 @@ def refusal(error: Exception) -> Reply:
     return json_reply(500, {"error": "Internal error"})
 
 
-def _retry_after(seconds: float | None) -> tuple[Header, ...]:
-    # In whole seconds, and never 0, which clients take for "now".
-    return () if seconds is None else ((b"retry-after", b"%d" % max(math.ceil(seconds), 1)),)
+def retry_after(seconds: float | None) -> tuple[Header, ...]:
+    """When it may be worth asking again: in whole seconds, and at least one."""
+    return ((b"retry-after", b"%d" % max(math.ceil(seconds or 0), 1)),)

@@ -57,7 +57,9 @@ class WebClient:
         # They log each URL, query included, and at DEBUG the headers too.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        direct = {_origin_pattern(home): None} if is_loopback(home.host) else {}
+        # A proxy would read what goes to loopback in the clear.
+        is_clear = home.scheme == "http" and is_loopback(home.host)
+        direct = {_origin_pattern(home): None} if is_clear else {}
         try:
             self._client = httpx.AsyncClient(
                 transport=transport,

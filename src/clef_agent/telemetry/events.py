@@ -46,11 +46,15 @@ class ArtifactExpired:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactInvalid:
-    """An artifact was refused; what was served before goes on being served."""
+    """An artifact was refused; what was served before goes on being served.
+
+    ``digest`` is the hex SHA-256 of the artifact's bytes.
+    """
 
     reason: str
     error: str
     hint: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

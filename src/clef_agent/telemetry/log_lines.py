@@ -9,7 +9,7 @@ from clef_agent.clock import Clock
 from clef_agent.log import LOGGER
 from clef_agent.telemetry import events
 
-#: The same line is not repeated more often, in seconds. A file source is looked at every second.
+#: The same trouble is not told of more often, in seconds. A file source is looked at every second.
 _REPEAT_AFTER_S: Final = 60.0
 
 
@@ -18,19 +18,19 @@ class LogLines:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._last_line = ""
+        self._last_trouble: events.Event | None = None
         self._last_at = float("-inf")
 
     def __call__(self, event: events.Event) -> None:
         """Writes one event."""
         level, line = _line(event)
         now = self._clock.now().boot
-        if level >= logging.WARNING:
-            if line == self._last_line and now - self._last_at < _REPEAT_AFTER_S:
-                return
-            self._last_line, self._last_at = line, now
-        elif level >= logging.INFO:
-            self._last_line = ""  # after good news the same trouble is news again
+        if level < logging.WARNING:
+            self._last_trouble = None  # after a success the same trouble is news again
+        elif event == self._last_trouble and now - self._last_at < _REPEAT_AFTER_S:
+            return
+        else:
+            self._last_trouble, self._last_at = event, now
         LOGGER.log(level, "%s", line)
 
 
@@ -59,7 +59,7 @@ def _line(event: events.Event) -> tuple[int, str]:
             line = f"artifact rejected: reason={event.reason}: {event.error}. {event.hint}"
             return logging.ERROR, line
         case events.FetchFailed():
-            return logging.ERROR, f"fetch failed: {event.error}. {event.hint}"
+            return logging.ERROR, f"fetch failed: reason=fetch_failed: {event.error}. {event.hint}"
         case events.CacheExpired():
             return logging.ERROR, (
                 f"cache expired: no successful refresh for {event.cache_ttl_s:g} s;"

@@ -127,9 +127,11 @@ def test_purge_without_a_mark_leaves_nothing(disk: DiskCache, directory: Path) -
     assert list(directory.iterdir()) == []
 
 
-def test_purge_makes_no_directory(disk: DiskCache, directory: Path) -> None:
-    disk.purge(MARK)
+def test_purge_makes_a_directory_only_for_a_mark(disk: DiskCache, directory: Path) -> None:
+    disk.purge(None)
     assert not directory.exists()
+    disk.purge(MARK)
+    assert disk.load_mark() == MARK
 
 
 def test_purge_removes_what_a_crash_left_half_written(disk: DiskCache, directory: Path) -> None:
@@ -433,7 +435,9 @@ def test_file_in_place_of_the_directory_is_an_os_error(directory: Path) -> None:
         store(disk)
     with pytest.raises(NotADirectoryError):
         disk.load(AT)
-    disk.purge(MARK)
+    with pytest.raises(FileExistsError):
+        disk.purge(MARK)
+    disk.purge(None)
     assert directory.read_text() == "not a directory"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from clef_agent.artifact.model import RollbackMark
 from clef_agent.cache.disk import DiskCache, DiskCopy
-from clef_agent.cache.keeper import BackgroundKeeper, NoCopy
+from clef_agent.cache.keeper import BackgroundKeeper, MarkKeeper, NoCopy
 from clef_agent.clock import Instant
 from clef_agent.errors import DiskCopyUnusable
 
@@ -320,6 +320,41 @@ def test_agent_without_copies_keeps_none() -> None:
 
     asyncio.run(scenario())
     assert not none.enabled
+
+
+def test_keeper_of_marks_keeps_the_mark_and_no_copy(
+    keeper: BackgroundKeeper, disk: SlowDisk
+) -> None:
+    async def main() -> None:
+        marks = MarkKeeper(keeper)
+        marks.keep(A, digest(A), AT, MARK)
+        await marks.settle(5)
+        for _ in range(3):
+            marks.confirm(LATER, MARK)
+        marks.adopt(digest(A))
+        await marks.settle(5)
+        assert await marks.load_mark() == MARK
+        assert await marks.load(LATER) is None
+
+    asyncio.run(main())
+    assert disk.load(LATER) is None
+    assert disk.calls.count("purge") == 1
+
+
+def test_mark_that_could_not_be_written_is_written_at_the_next_success(
+    keeper: BackgroundKeeper, disk: SlowDisk
+) -> None:
+    async def main() -> None:
+        marks = MarkKeeper(keeper)
+        disk.failure = OSError(28, "No space left on device")
+        marks.keep(A, digest(A), AT, MARK)
+        await marks.settle(5)
+        disk.failure = None
+        marks.confirm(LATER, MARK)
+        await marks.settle(5)
+
+    asyncio.run(main())
+    assert disk.load_mark() == MARK
 
 
 def test_bytes_do_not_print(keeper: BackgroundKeeper) -> None:

@@ -91,9 +91,11 @@ def test_a_key_file_that_breaks_later_leaves_the_keys_of_before(broken: bytes | 
     files = FakeFiles({KEY_FILE: AGE_KEY.encode()})
     ring = AgeKeyring(None, KEY_FILE, files)
     files.files[KEY_FILE] = broken
-    assert ring.reload() is False
+    problem = ring.reload()
+    assert problem is not None
+    assert problem.startswith("CLEF_AGENT_AGE_KEY_FILE ")
     assert ring.open(sealed()) == b"{}"
-    with pytest.raises(DecryptFailed, match="age cannot open it"):
+    with pytest.raises(DecryptFailed, match=r"age cannot open it.*CLEF_AGENT_AGE_KEY_FILE"):
         ring.open(sealed(b"{}", OTHER_AGE_RECIPIENT))
 
 
@@ -108,7 +110,7 @@ def test_a_key_file_that_appears_later_is_found() -> None:
 
 def test_no_age_key_at_all_is_said_so() -> None:
     ring = AgeKeyring(None, None, FakeFiles())
-    assert ring.reload() is False
+    assert ring.reload() is None
     with pytest.raises(DecryptFailed, match="no age key is configured"):
         ring.open(sealed())
 

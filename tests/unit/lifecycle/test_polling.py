@@ -140,3 +140,57 @@ async def test_a_request_that_failed_since_puts_the_poll_off() -> None:
         assert len(rig.source.requests) == asked
         await asyncio.sleep(15)
         assert len(rig.source.requests) == asked + 1
+
+
+@in_virtual_time
+async def test_a_failure_that_somebody_else_met_is_followed_up_soon() -> None:
+    rig = set_up(packed(), interval_s=60)
+    async with polling(rig):
+        rig.source.failure = unreachable()
+        await asyncio.sleep(0.001)
+        await rig.refresh()
+        asked = len(rig.source.requests)
+        await asyncio.sleep(1.2)
+        assert len(rig.source.requests) == asked + 1
+
+
+@in_virtual_time
+async def test_an_artifact_that_somebody_else_fetched_sets_the_next_look_by_its_expiry() -> None:
+    rig = set_up(packed(), interval_s=60)
+    async with polling(rig):
+        await asyncio.sleep(61)
+        now = asyncio.get_running_loop().time()
+        rig.source.data = packed(expires_at=NOW + now + 10)
+        await rig.refresh()
+        asked = len(rig.source.requests)
+        await asyncio.sleep(8.5)
+        assert len(rig.source.requests) == asked + 1
+
+
+@in_virtual_time
+async def test_what_passes_its_time_is_wiped_while_the_source_is_silent() -> None:
+    rig = set_up(packed(expires_at=NOW + 100), interval_s=60)
+    async with polling(rig) as timer:
+        await asyncio.sleep(95)
+        rig.source.gate = asyncio.Event()
+        timer.wake()
+        await asyncio.sleep(4.9)
+        assert rig.memory.held is not None
+        await asyncio.sleep(0.2)
+        assert rig.memory.held is None
+
+
+@in_virtual_time
+async def test_who_wakes_the_timer_during_a_look_gets_another_one_after_it() -> None:
+    rig = set_up(packed(), interval_s=60)
+    async with polling(rig) as timer:
+        await asyncio.sleep(0.001)
+        rig.source.gate = asyncio.Event()
+        timer.wake()
+        await asyncio.sleep(0.001)
+        asked = len(rig.source.requests)
+        timer.wake()
+        await asyncio.sleep(1)
+        assert len(rig.source.requests) == asked
+        await asyncio.sleep(14.5)
+        assert len(rig.source.requests) == asked + 1

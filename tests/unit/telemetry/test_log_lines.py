@@ -71,11 +71,11 @@ def lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> LogLines:
             ),
         ),
         (
-            events.ArtifactInvalid("decrypt", "no key opens it", "Check the key."),
+            events.ArtifactInvalid("decrypt", "no key opens it", "Check the key.", "ab"),
             logging.ERROR,
             "artifact rejected: reason=decrypt: no key opens it. Check the key.",
         ),
-        (FAILED, logging.ERROR, "fetch failed: no route. Check it."),
+        (FAILED, logging.ERROR, "fetch failed: reason=fetch_failed: no route. Check it."),
         (
             events.CacheExpired(300.0, disk_copy_purged=True),
             logging.ERROR,
@@ -127,3 +127,25 @@ def test_a_percent_sign_in_an_artifact_is_only_a_percent_sign(
 ) -> None:
     lines(events.ArtifactRevoked("%s %d %(name)s"))
     assert "%s %d %(name)s" in caplog.text
+
+
+def rejected(digest: str) -> events.ArtifactInvalid:
+    return events.ArtifactInvalid("decrypt", "no key opens it", "Check the key.", digest)
+
+
+def test_another_artifact_with_the_same_fault_is_told_of(
+    lines: LogLines, caplog: pytest.LogCaptureFixture
+) -> None:
+    for digest in ("aa", "aa", "bb"):
+        lines(rejected(digest))
+    assert len(caplog.records) == 2
+
+
+def test_the_same_rejection_is_news_after_the_good_artifact_was_confirmed(
+    lines: LogLines, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="clef_agent")
+    lines(rejected("aa"))
+    lines(events.ArtifactConfirmed("r1", 0.1))
+    lines(rejected("aa"))
+    assert len(caplog.records) == 2

@@ -54,7 +54,7 @@ def test_each_event_is_counted_by_its_result() -> None:
         refreshed(),
         events.ArtifactConfirmed("r1", 0.75),
         events.ArtifactConfirmed("r1", 1.0),
-        events.ArtifactInvalid("decrypt", "no key opens it", "Check the key."),
+        events.ArtifactInvalid("decrypt", "no key opens it", "Check the key.", "ab"),
         events.FetchFailed("no route", "Check it.", disk_copy_available=True),
         events.DiskCopyFailed("disk full"),
     ):
@@ -111,7 +111,7 @@ def test_requests_are_labelled_by_route_and_status() -> None:
 def test_nothing_of_an_artifact_is_a_label() -> None:
     metrics = Metrics()
     metrics(refreshed())
-    metrics(events.ArtifactInvalid("decrypt", "no key opens it", "Check the key."))
+    metrics(events.ArtifactInvalid("decrypt", "no key opens it", "Check the key.", "ab"))
     text = metrics.render(READY).decode()
     for word in ("api-gateway", "production", "r1", "no key"):
         assert word not in text
