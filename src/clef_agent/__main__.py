@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 
+_STANDARD_ERROR = 2
+
 
 def main() -> None:
     """Runs the agent, or the command that the arguments name; never returns."""
+    _occupy_standard_streams()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] == "dev":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -26,6 +29,18 @@ def main() -> None:
     from clef_agent.cli.app import app
 
     app()
+
+
+def _occupy_standard_streams() -> None:
+    """Opens /dev/null where a standard stream is closed: a socket would take its number, be
+    written to as if it were the log, and end the process when it is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003  # it takes no name
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # so Python has it, when it finds the stream closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # for good
 
 
 def _leave(_: int, __: object) -> None:

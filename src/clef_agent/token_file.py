@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from clef_agent.errors import TokenUnusable
+from clef_agent.regular_file import read_regular_file
 
 Origin: TypeAlias = Literal["variable", "file", "generated"]
 
@@ -154,8 +155,7 @@ class _NotOurs(Exception):
 def _configured(path: str) -> str | None:
     """The token in ``path``, which may be a link: Kubernetes mounts secrets so. None: no file."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
+        data = read_regular_file(path, _MAX_FILE_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:

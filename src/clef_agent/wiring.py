@@ -29,6 +29,7 @@ from clef_agent.lifecycle.agent import Agent
 from clef_agent.log import LOGGER
 from clef_agent.provider import CachedSecrets, JustInTimeSecrets, SecretsProvider
 from clef_agent.refresh import Parts, Refresher
+from clef_agent.regular_file import read_regular_file
 from clef_agent.schedule import Schedule, interval_s
 from clef_agent.server.guards import BearerToken
 from clef_agent.server.listener import Listener, bind_port, bind_unix
@@ -41,11 +42,6 @@ from clef_agent.token_file import ServedToken, served_token
 
 #: How long a thread may keep the interpreter while another wants it, in seconds.
 _SWITCH_INTERVAL_S: Final = 0.001
-
-
-def read_file(path: str) -> bytes:
-    """The file's bytes: the reader that configuration and key files are read with."""
-    return Path(path).read_bytes()
 
 
 def assemble(config: Config, env: Mapping[str, str], source: Source | None = None) -> Agent:
@@ -76,7 +72,7 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
             listener(event)
 
     decryptor = Decryptor(
-        AgeKeyring(config.age_key, config.age_key_file, read_file), EnvelopeOpener({})
+        AgeKeyring(config.age_key, config.age_key_file, read_regular_file), EnvelopeOpener({})
     )
     keeper = _keeper(config, source, emit)
     refresher = Refresher(
@@ -143,7 +139,7 @@ def make_source(source: configuration.SourceConfig) -> Source:
         case configuration.HttpSourceConfig():
             from clef_agent.sources.http import HttpSource
 
-            return HttpSource(source, read_file)
+            return HttpSource(source, read_regular_file)
         case configuration.S3SourceConfig():
             raise SourceUnsupported("this version cannot read from S3 yet")
         case configuration.VcsSourceConfig():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -254,3 +255,35 @@ def test_a_hangup_that_finds_no_usable_files_changes_nothing(
         agent.send(signal.SIGHUP)
         agent.wait_for("the token stays as it was")
         assert agent.secrets().json == PAYLOAD
+
+
+def test_a_pipe_in_the_place_of_the_key_file_holds_up_nothing(tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_bytes(packed())
+    key_file = tmp_path / "age.key"
+    key_file.write_text(AGE_KEY)
+    env = {
+        "CLEF_AGENT_SOURCE": str(tmp_path / "artifact.json"),
+        "CLEF_AGENT_AGE_KEY_FILE": str(key_file),
+    }
+    with running(tmp_path, env) as agent:
+        key_file.unlink()
+        os.mkfifo(key_file)
+        agent.send(signal.SIGHUP)
+        assert "not a regular file" in agent.wait_for("the age keys stay as they were")
+        assert agent.secrets().status == 200
+        assert agent.stop() == 0
+
+
+def test_closed_standard_streams_do_not_end_in_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_bytes(packed())
+    env = {"CLEF_AGENT_SOURCE": str(tmp_path / "artifact.json"), "CLEF_AGENT_AGE_KEY": AGE_KEY}
+    closing = ("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh")
+    with AgentProcess(tmp_path, env, prefix=closing) as agent:
+        eventually(lambda: answers(agent), "the agent to serve")
+        assert agent.stop() == 0
+
+
+def answers(agent: AgentProcess) -> bool:
+    with contextlib.suppress(OSError):
+        return agent.request("/v1/ready").status == 200
+    return False

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -107,3 +108,32 @@ def test_configuring_again_replaces_and_does_not_add(capsys: pytest.CaptureFixtu
     log.configure()
     log.LOGGER.info("once")
     assert capsys.readouterr().out == "[clef-agent] once\n"
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_agent_and_says_what_was_lost() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as writer:
+        handler = log._NeverWaiting(writer)
+        handler.setFormatter(log._Text())
+        record = logging.LogRecord("clef_agent", logging.INFO, "", 0, "x" * 1000, (), None)
+        for _ in range(200):
+            handler.emit(record)
+        os.set_blocking(reading, False)
+        assert len(os.read(reading, 1 << 20)) < 100_000
+        handler.emit(record)
+        told = os.read(reading, 1 << 20).decode()
+        assert "lines were lost" in told
+        assert told.count("\n") == 2
+        assert not reader.closed
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_line_is_never_longer_than_a_page(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(log_format)
+    log.LOGGER.info("%s", "\U0001f511" * 5000)
+    line = capsys.readouterr().out.rstrip("\n")
+    assert len(line.encode()) <= 4096
+    if log_format == "json":
+        assert json.loads(line)["message"]

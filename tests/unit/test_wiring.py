@@ -17,9 +17,10 @@ from clef_agent.cache.keeper import BackgroundKeeper, NoCopy
 from clef_agent.errors import PortInUse, SourceUnsupported, TokenUnusable
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.provider import CachedSecrets, JustInTimeSecrets
+from clef_agent.regular_file import read_regular_file
 from clef_agent.sources.file import FileSource
 from clef_agent.sources.http import HttpSource
-from clef_agent.wiring import assemble, read_file
+from clef_agent.wiring import assemble
 from fakes import AGE_KEY
 
 
@@ -38,7 +39,7 @@ def base(tmp_path: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def assembled(env: Mapping[str, str]) -> Iterator[Agent]:
-    agent = assemble(configuration.load(env, read_file), env)
+    agent = assemble(configuration.load(env, read_regular_file), env)
     try:
         yield agent
     finally:

@@ -35,6 +35,14 @@ _ENVELOPE = ("provider", "keyId", "wrappedKey", "algorithm", "iv", "authTag")
 _SIGNED = frozenset((*_REQUIRED[:-1], *_ENVELOPE))
 #: 32 MiB of "[],[],..." would become 600 MB of lists, and hold the interpreter for seconds.
 _MAX_COMMAS = 100_000
+#: These are shown to people and programs: in logs, health and telemetry. An ARN has 2,048 at most.
+_MAX_CHARS = dict.fromkeys(
+    (
+        *("identity", "environment", "packedAt", "revision", "expiresAt"),
+        *("signatureAlgorithm", "provider", "keyId", "algorithm"),
+    ),
+    2048,
+)
 #: A revokedAt of any type revokes; only so much of it is repeated in a log.
 _MAX_REVOKED_AT_CHARS = 64
 
@@ -114,6 +122,8 @@ def _string(document: dict[str, strict_json.JsonValue], name: str) -> str:
     value = document[name]
     if not isinstance(value, str):
         raise InvalidShape(f"{name} is not a string")
+    if len(value) > _MAX_CHARS.get(name, len(value)):
+        raise InvalidShape(f"{name} has more than {_MAX_CHARS[name]:,} characters")
     if name in _SIGNED and "\n" in value:
         # The signing payload joins fields by line feeds: with one inside a field, two different
         # artifacts would share a signature.

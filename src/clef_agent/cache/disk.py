@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,10 @@ from clef_agent.errors import DiskCopyUnusable
 MAX_AHEAD_S: Final = 60.0
 _MAX_RECORD_BYTES: Final = 64 * 1024
 _PRIVATE_DIRECTORY: Final = 0o700
+_PREFIX: Final = "clef-"
+#: How long another agent's lock is waited for, in seconds.
+_LOCK_PATIENCE_S: Final = 1.0
+_LOCK_RETRY_S: Final = 0.01
 #: Reading takes no lock, which might hang: another agent may have replaced the pair half-way.
 _READS: Final = 3
 
@@ -54,7 +59,7 @@ class DiskCache:
         environment. ``boot_id`` tells whether a stored boot time can be compared with ours.
         """
         self._directory = Path(directory)
-        self._name = "clef-" + hashlib.sha256(key.encode()).hexdigest()[:32]
+        self._name = _PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
         self._boot_id = boot_id
 
     def store(
@@ -81,8 +86,10 @@ class DiskCache:
         """Removes the artifact; of the record stays the rollback mark, if there is one."""
         if mark is None and not self._directory.is_dir():
             return
+        # First of all, and without the lock: nobody who holds it, and no full disk, may keep alive
+        # what must not be served any more.
+        self._remove_data(keep=None)
         with self._locked():
-            # First of all, because a full disk may refuse the record, but never a removal.
             self._remove_data(keep=None)
             self._write_record(None, None, mark)
 
@@ -120,20 +127,32 @@ class DiskCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """The directory, made if need be, with no other agent writing in it."""
+        """The directory, made if need be, with no other agent writing in it.
+
+        Whoever may open the directory may hold the lock, or hang with it: it is waited for a
+        little, and then done without. All that it prevents is one agent tidying up behind another.
+        """
         self._directory.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            found = os.fstat(descriptor)
-            # A sticky directory, like /tmp, is everybody's on purpose.
-            is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
-            if is_ours and stat.S_IMODE(found.st_mode) != _PRIVATE_DIRECTORY:
-                os.fchmod(descriptor, _PRIVATE_DIRECTORY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._make_private(descriptor)
+            _lock(descriptor)
             yield
             os.fsync(descriptor)  # the removals
         finally:
             os.close(descriptor)
+
+    def _make_private(self, descriptor: int) -> None:
+        """Takes the directory from others, if it is ours and holds nothing but copies.
+
+        One that holds more has another purpose; /tmp and its like are sticky.
+        """
+        found = os.fstat(descriptor)
+        mode = stat.S_IMODE(found.st_mode)
+        if mode == _PRIVATE_DIRECTORY or found.st_uid != os.geteuid() or mode & stat.S_ISVTX:
+            return
+        if all(name.startswith(_PREFIX) for name in os.listdir(descriptor)):
+            os.fchmod(descriptor, _PRIVATE_DIRECTORY)
 
     def _write_record(
         self, digest: str | None, confirmed: Instant | None, mark: RollbackMark | None
@@ -275,3 +294,14 @@ class _Record:
         if boot_id and boot_id == self.boot_id:
             age_s = max(age_s, now.boot - self.confirmed.boot)
         return age_s
+
+
+def _lock(descriptor: int) -> None:
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_RETRY_S)
+        else:
+            return

@@ -20,9 +20,10 @@ from clef_agent.hardening import forget_secret_variables, harden_process
 from clef_agent.keys import encode_base64
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.log import configure as configure_log
+from clef_agent.regular_file import read_regular_file
 from clef_agent.server.listener import HOST
 from clef_agent.sources.base import Fetched, NotModified, SourceType, Validator
-from clef_agent.wiring import assemble, read_file
+from clef_agent.wiring import assemble
 
 _SAMPLE: Final[Payload] = {
     "app": {
@@ -60,7 +61,7 @@ def dev(file: Path | None) -> NoReturn:
             "CLEF_AGENT_EXPECT_IDENTITY": _IDENTITY,
             "CLEF_AGENT_EXPECT_ENVIRONMENT": _ENVIRONMENT,
         },
-        read_file,
+        read_regular_file,
     )
     configure_log()
     leave(run_daemon(lambda: assemble(config, env, source), on_ready=_greet))

@@ -16,7 +16,8 @@ from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.daemon import Daemon
 from clef_agent.log import LOGGER
 from clef_agent.log import configure as configure_log
-from clef_agent.wiring import assemble, read_file
+from clef_agent.regular_file import read_regular_file
+from clef_agent.wiring import assemble
 
 _LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
 _FAILED: Final = 1
@@ -32,7 +33,7 @@ def run_agent() -> int:
     try:
         if _LAMBDA in env:
             raise LambdaUnsupported("this version does not run as a Lambda extension yet")
-        config = configuration.load(env, read_file)
+        config = configuration.load(env, read_regular_file)
         configure_log(config.log_format, config.log_level)
         for warning in config.warnings:
             LOGGER.warning("%s", warning)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed leaves it out
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 _SEPARATOR: Final = "__"
 #: What may stand between two strings of a payload. A group marks the brace, of either kind.
@@ -22,6 +23,12 @@ _OPEN: Final = re.compile(rf'{_SPACE}\{{{_SPACE}(?:"|(\}}))').match
 _COLON: Final = re.compile(rf'{_SPACE}:{_SPACE}(?:"|(?=(\{{)))').match
 _NEXT: Final = re.compile(rf'{_SPACE}(?:,{_SPACE}"|(\}}))').match
 _END: Final = re.compile(rf"{_SPACE}\Z").match
+
+
+#: As many entries of one name are told apart; who asked needs an example, and no list of thousands.
+MAX_CANDIDATES: Final = 100
+#: Where the entries of a name stand; a list only where there are several.
+_Positions: TypeAlias = "dict[str, int | list[int]]"
 
 
 class Entry(NamedTuple):
@@ -37,12 +44,17 @@ class Entry(NamedTuple):
     @property
     def name(self) -> str:
         """``ns__KEY``, or the bare key of a value at the top level."""
-        return self.key if self.namespace is None else self.namespace + _SEPARATOR + self.key
+        return full_name(self.namespace, self.key)
 
     @property
     def unambiguous_name(self) -> str:
         """``ns/KEY``: for the rare pair of entries whose names are equal."""
         return self.key if self.namespace is None else f"{self.namespace}/{self.key}"
+
+
+def full_name(namespace: str | None, key: str) -> str:
+    """``ns__KEY``, or the bare ``key`` of a value at the top level."""
+    return key if namespace is None else namespace + _SEPARATOR + key
 
 
 class Places:
@@ -52,7 +64,7 @@ class Places:
     collector, wherever it happens, tens of milliseconds.
     """
 
-    __slots__ = ("_keys", "_namespaces", "_positions", "_spans")
+    __slots__ = ("_index", "_keys", "_namespaces", "_spans")
 
     def __init__(self, text: str) -> None:
         """Reads ``text``.
@@ -64,7 +76,7 @@ class Places:
         self._namespaces: list[str | None] = []
         self._keys: list[str] = []
         self._spans = array("Q")
-        self._positions: dict[str, int | list[int]] | None = None
+        self._index: tuple[_Positions, _Positions] | None = None
         end = self._scan(text, 0, namespace=None)
         if _END(text, end) is None:
             raise ValueError("there is more behind the payload")
@@ -76,41 +88,37 @@ class Places:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.__getitem__, range(len(self)))
+
     def __getitem__(self, position: int) -> Entry:
         start, end = self._spans[2 * position], self._spans[2 * position + 1]
         return Entry(self._namespaces[position], self._keys[position], start, end)
 
     def names(self) -> list[str]:
         """The name of each entry."""
-        return [
-            key if namespace is None else namespace + _SEPARATOR + key
-            for namespace, key in zip(self._namespaces, self._keys, strict=True)
-        ]
+        return [*map(full_name, self._namespaces, self._keys)]
 
-    def called(self, name: str) -> list[Entry]:
-        """The entries whose full name or bare key is ``name``."""
-        found = self.index().get(name, [])
-        return [self[position] for position in (found if isinstance(found, list) else [found])]
+    def named(self, name: str) -> list[Entry]:
+        """The entries whose full name is ``name``; no more than ``MAX_CANDIDATES``."""
+        return self._at(self.index()[0].get(name))
 
-    def index(self) -> dict[str, int | list[int]]:
-        """The positions of the entries by full name and by bare key; made at the first call."""
-        if self._positions is not None:
-            return self._positions
-        positions: dict[str, int | list[int]] = {}
+    def with_key(self, key: str) -> list[Entry]:
+        """The entries whose bare key is ``key``; no more than ``MAX_CANDIDATES``."""
+        return self._at(self.index()[1].get(key))
 
-        def add(name: str, position: int) -> None:
-            known = positions.setdefault(name, position)
-            if isinstance(known, list):
-                known.append(position)
-            elif known != position:
-                positions[name] = [known, position]
+    def _at(self, positions: int | list[int] | None) -> list[Entry]:
+        if positions is None:
+            return []
+        if isinstance(positions, int):
+            return [self[positions]]
+        return [self[position] for position in positions[:MAX_CANDIDATES]]
 
-        for position, (key, name) in enumerate(zip(self._keys, self.names(), strict=True)):
-            add(key, position)
-            if name is not key:  # a value at the top level has one name only
-                add(name, position)
-        self._positions = positions
-        return positions
+    def index(self) -> tuple[_Positions, _Positions]:
+        """The positions of the entries by full name, and by bare key; made at the first call."""
+        if self._index is None:
+            self._index = _positions(self.names()), _positions(self._keys)
+        return self._index
 
     def _scan(self, text: str, at: int, *, namespace: str | None) -> int:
         """Reads the object that begins at ``at``; returns where it ends."""
@@ -136,6 +144,17 @@ class Places:
                 break
             token = _NEXT(text, at)
         raise ValueError("it is no payload")
+
+
+def _positions(names: list[str]) -> _Positions:
+    positions: _Positions = {}
+    for position, name in enumerate(names):
+        known = positions.setdefault(name, position)
+        if isinstance(known, list):
+            known.append(position)
+        elif known != position:
+            positions[name] = [known, position]
+    return positions
 
 
 def _refuse_half_pairs(

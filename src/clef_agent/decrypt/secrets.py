@@ -13,7 +13,7 @@ from json.encoder import encode_basestring
 from typing import Final
 
 from clef_agent.artifact import strict_json
-from clef_agent.decrypt.places import Entry, Places
+from clef_agent.decrypt.places import MAX_CANDIDATES, Entry, Places, full_name
 from clef_agent.errors import PayloadInvalid
 
 #: Bytes of plaintext up to which json.loads is done before a request could notice. It is twice as
@@ -76,15 +76,15 @@ class Secrets:
         Raises:
             NamesCollide: several namespaces hold it.
         """
-        found = self._places().called(name)
-        full = [entry for entry in found if entry.name == name] or found
-        if len(full) > 1:
-            raise NamesCollide(_candidates(full))
-        return full[0] if full else None
+        places = self._places()
+        found = places.named(name) or places.with_key(name)
+        if len(found) > 1:
+            raise NamesCollide(_candidates(found))
+        return found[0] if found else None
 
     def find_in(self, namespace: str, key: str) -> Entry | None:
         """The entry ``key`` of ``namespace``, both to the letter."""
-        for entry in self._places().called(key):
+        for entry in self._places().named(full_name(namespace, key)):
             if entry.namespace == namespace and entry.key == key:
                 return entry
         return None
@@ -121,15 +121,17 @@ class Secrets:
         if len(set(names)) < len(names):
             times = Counter(names)
             colliding = [at for at, name in enumerate(names) if times[name] > 1]
-            raise NamesCollide(_candidates([places[at] for at in colliding]))
-        buffer = Plaintext(b"{")
-        for position, name in enumerate(names):
-            if position:
-                buffer += b","
-            buffer += encode_basestring(name).encode() + b":"
-            entry = places[position]
-            buffer += self.json[entry.start : entry.end]
-        buffer += b"}"
+            raise NamesCollide(_candidates([places[at] for at in colliding[:MAX_CANDIDATES]]))
+        labels = [encode_basestring(name).encode() + b":" for name in names]
+        # In one piece from the start: a buffer that grows leaves its former selves behind.
+        values = sum(entry.end - entry.start for entry in places)
+        buffer = Plaintext(values + sum(map(len, labels)) + max(len(labels) - 1, 0) + len(b"{}"))
+        end = _put(buffer, 0, b"{")
+        for label, entry in zip(labels, places, strict=True):
+            end = _put(buffer, end, b"," if end > 1 else b"")
+            end = _put(buffer, end, label)
+            end = _put(buffer, end, self.json[entry.start : entry.end])
+        _put(buffer, end, b"}")
         return memoryview(buffer).toreadonly()
 
 
@@ -170,6 +172,13 @@ def _candidates(entries: list[Entry]) -> list[str]:
     if len(set(names)) < len(names):
         return [entry.unambiguous_name for entry in entries]
     return names
+
+
+def _put(buffer: bytearray, at: int, data: bytes | memoryview) -> int:
+    """Writes ``data`` into ``buffer`` at ``at``; returns where it ends."""
+    end = at + len(data)
+    buffer[at:end] = data
+    return end
 
 
 def zero(buffer: bytearray) -> None:

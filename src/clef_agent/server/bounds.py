@@ -16,5 +16,7 @@ class Bounds:
 
     max_connections: int = 10_000
     head_bytes: int = 32 * 1024
+    #: Requests that wait on one connection for the one before them.
+    pipelined: int = 64
     request_s: float = 10.0
     idle_s: float = 60.0

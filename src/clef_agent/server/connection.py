@@ -147,6 +147,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
+        if len(self.pipeline) >= self._bounds.pipelined:
+            raise OverflowError("too many requests at once")  # answered with 400, and closed
         self._in_head = False
         self._has_body = True  # what follows is counted anew
         super().on_headers_complete()

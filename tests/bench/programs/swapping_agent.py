@@ -24,7 +24,8 @@ import uvloop
 from clef_agent import config as configuration
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.refresh import Refreshed
-from clef_agent.wiring import assemble, read_file
+from clef_agent.regular_file import read_regular_file
+from clef_agent.wiring import assemble
 
 _TICK_S = 0.001
 #: Before a swap, for the stalls that others cause; after it, for what it leaves behind: the first
@@ -90,7 +91,7 @@ async def _run(artifacts: tuple[Path, Path], swaps: int) -> None:
     env = dict(os.environ)
     source = Path(env["CLEF_AGENT_SOURCE"])
     _replace(source, artifacts[0])
-    agent = assemble(configuration.load(env, read_file), env)
+    agent = assemble(configuration.load(env, read_regular_file), env)
     await agent.listen()
     await agent.refresher.refresh()
     _say("ready")

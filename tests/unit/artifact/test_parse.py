@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clef_agent.artifact.model import Expectation
 from clef_agent.artifact.parse import parse
-from clef_agent.errors import ArtifactError, Revoked
+from clef_agent.errors import ArtifactError, InvalidShape, Revoked
 from fakes import (
     ED25519_SIGNER,
     ENVIRONMENT,
@@ -381,3 +381,10 @@ def test_any_mangled_artifact_is_an_artifact_or_refused_by_name(
         at = draw.draw(st.integers(0, len(mangled) - 1))
         mangled[at : at + draw.draw(st.integers(0, 3))] = draw.draw(st.binary(max_size=3))
     parsed(bytes(mangled))
+
+
+@pytest.mark.parametrize("field", ["identity", "environment", "revision"])
+def test_a_field_that_people_read_has_bounds(field: str) -> None:
+    assert parse(changed(packed(), **{field: "x" * 2048})).digest
+    with pytest.raises(InvalidShape, match=f"{field} has more than 2,048 characters"):
+        parse(changed(packed(), **{field: "x" * 2049}))

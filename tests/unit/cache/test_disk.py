@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -629,3 +631,25 @@ def test_each_rename_is_safe_before_the_next_step_builds_on_it(directory: Path) 
         store(Logged(str(directory), key="agent", boot_id="boot-1"), NEW)
     steps = [step for step in saboteur.log if step in ("os.rename", "sync", "os.remove")]
     assert steps == ["os.rename", "sync", "os.rename", "sync", "os.remove"]
+
+
+def test_copy_is_removed_even_while_somebody_holds_the_lock(
+    disk: DiskCache, directory: Path
+) -> None:
+    store(disk)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        disk.purge(MARK)
+    finally:
+        os.close(descriptor)
+    assert disk.load(AT) is None
+    assert disk.load_mark() == MARK
+
+
+def test_directory_that_holds_other_things_keeps_its_mode(directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+    directory.chmod(0o755)
+    (directory / "of others").touch()
+    store(make(directory))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755

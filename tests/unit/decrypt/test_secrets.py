@@ -372,3 +372,13 @@ def test_no_repr_of_secrets_shows_a_value() -> None:
     secrets = secrets_of({"ns": {"K": "hunter2"}})
     assert "hunter2" not in repr(secrets) + str(secrets) + repr(secrets.find("K"))
     assert "hunter2" not in repr(secrets.json)
+
+
+def test_one_key_in_very_many_namespaces_is_found_at_once_and_told_apart_by_examples() -> None:
+    secrets = secrets_of({f"n{number}": {"K": str(number)} for number in range(1000)})
+    entry = secrets.find_in("n999", "K")
+    assert entry is not None
+    assert secrets.value_json(entry) == b'"999"'
+    with pytest.raises(NamesCollide) as caught:
+        secrets.find("K")
+    assert len(caught.value.candidates) == 100
