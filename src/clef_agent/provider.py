@@ -161,7 +161,9 @@ class CachedSecrets(_Provider):
 
     async def open(self) -> Opened:
         """See SecretsProvider."""
-        held = await self._current()
+        held = self._memory.held
+        if held is None or self._memory.why_not(self._clock.now()) is not None:
+            held = await self._current()
         assert held.secrets is not None  # the refresher of this mode keeps them
         return Opened(held.secrets, held.artifact.digest)
 

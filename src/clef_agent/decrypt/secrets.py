@@ -183,6 +183,9 @@ def _put(buffer: bytearray, at: int, data: bytes | memoryview) -> int:
 
 def zero(buffer: bytearray) -> None:
     """Overwrites ``buffer`` in place, without making another of its size."""
+    if len(buffer) <= len(_ZEROS):
+        buffer[:] = _ZEROS[: len(buffer)]
+        return
     with memoryview(buffer) as view:
         for start in range(0, len(view), len(_ZEROS)):
             rest = view[start:]

@@ -65,7 +65,8 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport = transport
             transport.abort()
             return
-        joined = JoinedWrites(transport, self.loop, on_close=self._watch_unsent)
+        joined = JoinedWrites(transport, on_close=self._watch_unsent)
+        self._flush = joined.flush
         self._read_on = transport.resume_reading
         joined.resume_reading = self._resume_reading
         super().connection_made(cast("asyncio.Transport", joined))
@@ -189,6 +190,11 @@ class BoundedConnection(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self._bounds.request_s, self._request_is_late)
             return
         self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """A response is whole; a reply to HEAD has had no body to take its head along."""
+        self._flush()
+        super().on_response_complete()
 
     # --- responses ------------------------------------------------------------------------------
 

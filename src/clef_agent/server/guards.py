@@ -95,16 +95,17 @@ class Guards:
                 authorization, authorizations = value, authorizations + 1
         path = scope["path"] = scope["raw_path"].decode("ascii")
         method = scope["method"]
+        is_plain = path == "/v1/secrets" and method == "GET"
         if self._hosts is not None and (
             host is None or hosts != 1 or host.lower() not in self._hosts
         ):
             reply = _FORBIDDEN
-        elif _needs_token(method, path) and (
+        elif (is_plain or _needs_token(method, path)) and (
             # Two Authorization headers are nobody's: which one counts would be a guess.
             authorizations != 1 or not self._token.is_shown_by(authorization)
         ):
             reply = _UNAUTHORIZED
-        elif path == "/v1/secrets" and method == "GET":
+        elif is_plain:
             reply = await self._secrets.reply(scope, receive)
         else:
             await self._routes(scope, receive, self._counting(send, path))

@@ -18,6 +18,8 @@ class FakeTransport:
         self.buffered = 0
 
     def write(self, data: bytes) -> None:
+        if self.refuses:
+            raise RuntimeError("the handler is closed")
         self.calls.append(data)
 
     def writelines(self, data: tuple[bytes, ...]) -> None:
@@ -55,7 +57,6 @@ class Joined:
         self.closed = 0
         self.writes = JoinedWrites(
             cast("asyncio.Transport", self.transport),
-            asyncio.get_running_loop(),
             on_close=self._note,
         )
 
@@ -72,22 +73,46 @@ def test_head_and_body_are_one_call_in_order() -> None:
         joined.writes.write(b"second head")
         joined.writes.write(b"second body")
         await asyncio.sleep(0)
-        assert joined.transport.calls == [(b"head", b"body"), (b"second head", b"second body")]
+        assert joined.transport.calls == [b"headbody", b"second headsecond body"]
 
     asyncio.run(test())
 
 
-def test_a_head_alone_is_written_at_the_end_of_the_turn() -> None:
+def test_a_large_body_is_not_copied() -> None:
+    async def test() -> None:
+        joined = Joined()
+        body = bytes(17 * 1024)
+        joined.writes.write(b"head")
+        joined.writes.write(body)
+        ((head, written),) = joined.transport.calls
+        assert head == b"head"
+        assert written is body
+
+    asyncio.run(test())
+
+
+def test_a_head_alone_waits_for_whoever_knows_that_no_body_comes() -> None:
     async def test() -> None:
         joined = Joined()
         joined.transport.buffered = 3
         joined.writes.write(b"head")
         assert joined.writes.get_write_buffer_size() == 3 + len(b"head")
         await asyncio.sleep(0)
+        assert joined.transport.calls == []
+        joined.writes.flush()
         assert joined.transport.calls == [b"head"]
         assert joined.writes.get_write_buffer_size() == 3
         joined.writes.flush()
         assert joined.transport.calls == [b"head"]
+
+    asyncio.run(test())
+
+
+def test_a_client_that_asks_whether_to_go_on_is_answered_at_once() -> None:
+    async def test() -> None:
+        joined = Joined()
+        joined.writes.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert joined.transport.calls == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
     asyncio.run(test())
 
