@@ -84,8 +84,11 @@ def _etag(opened: Opened, *, flat: bool) -> bytes:
 
 
 def _if_none_match(headers: list[Header]) -> bytes | None:
-    values = [value for name, value in headers if name == b"if-none-match"]
-    return b",".join(values) if values else None
+    known: bytes | None = None
+    for name, value in headers:
+        if name == b"if-none-match":
+            known = value if known is None else known + b"," + value
+    return known
 
 
 def _matches(if_none_match: bytes, etag: bytes) -> bool:
