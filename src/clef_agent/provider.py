@@ -90,15 +90,11 @@ class _Provider:
         self._waiters: set[asyncio.Event] = set()
         self._draining = False
 
-    async def _current(self) -> Held:
-        """What is held and may be served; what has merely passed its time is fetched anew."""
-        why_not = self._memory.why_not(self._clock.now())
-        if why_not is None:
-            pass
-        elif why_not in (errors.CacheExpired, errors.ArtifactExpired):
-            await self._refresher.recover()
-        else:
+    async def _regained(self, why_not: WhyNot) -> Held:
+        """What is held after all: what has merely passed its time is fetched anew."""
+        if why_not not in (errors.CacheExpired, errors.ArtifactExpired):
             raise self._refresher.unavailable(why_not)
+        await self._refresher.recover()
         held = self._memory.held
         assert held is not None  # or else there was a reason
         return held
@@ -161,9 +157,9 @@ class CachedSecrets(_Provider):
 
     async def open(self) -> Opened:
         """See SecretsProvider."""
-        held = self._memory.held
-        if held is None or self._memory.why_not(self._clock.now()) is not None:
-            held = await self._current()
+        why_not = self._memory.why_not(self._clock.now())
+        held = self._memory.held if why_not is None else await self._regained(why_not)
+        assert held is not None  # or else there was a reason
         assert held.secrets is not None  # the refresher of this mode keeps them
         return Opened(held.secrets, held.artifact.digest)
 
@@ -191,7 +187,9 @@ class JustInTimeSecrets(_Provider):
 
     async def open(self) -> Opened:
         """See SecretsProvider."""
-        held = await self._current()
+        why_not = self._memory.why_not(self._clock.now())
+        held = self._memory.held if why_not is None else await self._regained(why_not)
+        assert held is not None  # or else there was a reason
         try:
             if held.artifact.envelope is None:
                 secrets = await self._decryptor.decrypt(held.verified)
