@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop, one at a time, that may hang without hanging the rest."""
+"""Blocking calls beside the event loop, a few at a time, that may hang without hanging the rest."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ class LaneBlocked(TimeoutError):
 
 
 class Lane:
-    """Runs one blocking call at a time in a daemon thread of its own.
+    """Runs blocking calls, ``width`` at a time, each in a daemon thread of its own.
 
     The loop's thread pool will not do: a call that hangs in the kernel (a dead NFS server) would
     hold one of its few threads for ever, and the interpreter would wait for it at exit. Here a
     hung call blocks its own lane only, further calls fail at once, and nobody waits at exit.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, width: int = 1) -> None:
         self._name = name
-        self._busy = False
+        self._width = width
+        self._under_way = 0
 
     async def run(self, call: Callable[[], T], *, deadline_s: float) -> T:
         """What ``call`` returns or raises.
 
         Raises:
             LaneBlocked: the call took longer than ``deadline_s`` (it goes on, and its result is
-                dropped), or an earlier one is still at it.
+                dropped), or ``width`` earlier ones are still at it.
         """
-        if self._busy:
+        if self._under_way >= self._width:
             raise LaneBlocked(f"an earlier {self._name} operation still hangs")
-        self._busy = True
+        self._under_way += 1
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
         def finish(settle: Callable[[], None]) -> None:
-            self._busy = False
+            self._under_way -= 1
             if not done.done():
                 settle()
 
@@ -54,12 +55,12 @@ class Lane:
             try:
                 loop.call_soon_threadsafe(finish, settle)
             except RuntimeError:  # the loop is closed: nobody waits any more
-                self._busy = False
+                self._under_way -= 1
 
         try:
             threading.Thread(target=work, name=f"clef-{self._name}", daemon=True).start()
         except RuntimeError:  # as many threads as the system allows; later there may be room
-            self._busy = False
+            self._under_way -= 1
             raise LaneBlocked(f"no thread can be had for the {self._name} operation") from None
         try:
             await asyncio.wait([done], timeout=deadline_s)

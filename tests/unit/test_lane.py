@@ -139,3 +139,17 @@ def test_a_thread_that_cannot_start_is_an_error_of_this_call_only(
         with pytest.raises(LaneBlocked, match="no thread"):
             asyncio.run(lane.run(lambda: 1, deadline_s=5.0))
     assert asyncio.run(lane.run(lambda: 1, deadline_s=5.0)) == 1
+
+
+def test_a_wide_lane_takes_so_many_calls_at_once_and_no_more() -> None:
+    async def scenario() -> None:
+        lane, gate = Lane("key", width=2), threading.Event()
+        both = [asyncio.create_task(lane.run(gate.wait, deadline_s=5.0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(LaneBlocked):
+            await lane.run(lambda: None, deadline_s=5.0)
+        gate.set()
+        assert await asyncio.gather(*both) == [True, True]
+        await free(lane)
+
+    asyncio.run(scenario())

@@ -11,7 +11,6 @@ from clef_agent.clock import Clock, SystemClock
 from clef_agent.config import HttpSourceConfig, ReadFile
 from clef_agent.errors import SourceDenied, SourceUnreachable, SourceUnusable
 from clef_agent.lane import Lane, LaneBlocked
-from clef_agent.sources.address import Address, parse_url
 from clef_agent.sources.base import (
     FETCH_DEADLINE_S,
     MAX_FETCH_BYTES,
@@ -21,13 +20,14 @@ from clef_agent.sources.base import (
     Validator,
 )
 from clef_agent.sources.credential import read_token
-from clef_agent.sources.exchange import Answer, Get, Precondition
 from clef_agent.sources.status import http_date, refusal
+from clef_agent.web.address import Address, parse_url
+from clef_agent.web.exchange import Answer, Precondition, Request
 
 if TYPE_CHECKING:  # httpx is loaded at the first fetch, not at start
     import httpx
 
-    from clef_agent.sources.web import WebClient
+    from clef_agent.web.client import WebClient
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class HttpSource:
         until = asyncio.get_running_loop().time() + self._deadline_s
         try:
             async with asyncio.timeout_at(until):
-                answer = await self._ask(Precondition.of(previous), until)
+                answer = await self._ask(_precondition_of(previous), until)
         except TimeoutError:
             raise SourceUnreachable(
                 f"{self._address.origin}: no complete answer within {self._deadline_s:g} s"
@@ -104,8 +104,8 @@ class HttpSource:
         if self._client is None:
             self._client = await self._beside(partial(_web_client, self._address, self._transport))
         credentials = await self._credentials()
-        request = Get(self._address, credentials=credentials, precondition=precondition)
-        return await self._client.get(request, max_bytes=self._max_bytes, until=until)
+        request = Request(self._address, credentials=credentials, precondition=precondition)
+        return await self._client.ask(request, max_bytes=self._max_bytes, until=until)
 
     async def _credentials(self) -> dict[str, str]:
         if self._userinfo is not None:
@@ -138,12 +138,16 @@ def read_answer(answer: Answer, *, home: Address, wall: float) -> Fetched | NotM
     where = str(home) if address.origin == home.origin else address.origin
     if answer.status == _OK:
         precondition = _precondition(answer, wall)
-        return Fetched(answer.body, precondition.validator() if precondition else None)
+        return Fetched(answer.body, Validator(precondition.as_text()) if precondition else None)
     if answer.status == _NOT_MODIFIED:
         if answer.request.is_conditional:
             return NotModified()
         raise SourceUnusable(f'{where} answered "not modified" to an unconditional request')
     raise refusal(answer.status, answer.headers, where=where, wall=wall)
+
+
+def _precondition_of(previous: Validator | None) -> Precondition | None:
+    return Precondition.from_text(previous.token) if previous else None
 
 
 def _precondition(answer: Answer, wall: float) -> Precondition | None:
@@ -162,6 +166,6 @@ def _precondition(answer: Answer, wall: float) -> Precondition | None:
 
 
 def _web_client(home: Address, transport: httpx.AsyncBaseTransport | None) -> WebClient:
-    from clef_agent.sources.web import WebClient
+    from clef_agent.web.client import WebClient
 
     return WebClient(home, transport)

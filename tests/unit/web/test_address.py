@@ -1,7 +1,7 @@
 import pytest
 
 from clef_agent.errors import SourceMisdirected
-from clef_agent.sources.address import Address, parse_url
+from clef_agent.web.address import Address, parse_url
 
 
 def address(url: str) -> Address:

@@ -1,14 +1,14 @@
-"""One GET and its answer, as values: what is sent where, and where an answer leads."""
+"""One request and its answer, as values: what is sent where, and where an answer leads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from clef_agent import __version__
 from clef_agent.errors import SourceMisdirected
-from clef_agent.sources.address import Address
-from clef_agent.sources.base import Validator
+from clef_agent.web.address import Address
 
 #: Source: https://www.rfc-editor.org/rfc/rfc9110#section-15.4
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -28,29 +28,33 @@ class Precondition:
     #: The ETag or the date, verbatim, its bytes read as Latin-1.
     value: str
 
-    def validator(self) -> Validator:
-        """This precondition as a source hands it out."""
-        return Validator(f"{self.fingerprint} {self.header} {self.value}")
+    def as_text(self) -> str:
+        """This precondition as one line, for :meth:`from_text`."""
+        return f"{self.fingerprint} {self.header} {self.value}"
 
     @classmethod
-    def of(cls, validator: Validator | None) -> Precondition | None:
-        """The precondition that ``validator`` was made from; None for one of another making."""
-        words = validator.token.split(" ", 2) if validator else []
+    def from_text(cls, text: str) -> Precondition | None:
+        """The precondition that ``text`` was made from; None for one of another making."""
+        words = text.split(" ", 2)
         return cls(*words) if len(words) == 3 else None  # noqa: PLR2004  # the three fields
 
 
 @dataclass(frozen=True, slots=True)
-class Get:
-    """A request for what lies at ``address``.
+class Request:
+    """A request to ``address``.
 
     ``credentials`` are headers for the origin of the first address only. ``headers`` go along
-    with every redirect.
+    with every redirect. Of an answer that is no success, ``max_error_bytes`` are kept: services
+    say there what a status leaves open.
     """
 
     address: Address
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     precondition: Precondition | None = None
+    method: Literal["GET", "HEAD", "POST"] = "GET"
+    content: bytes = field(default=b"", repr=False)
+    max_error_bytes: int = 0
 
     @property
     def is_conditional(self) -> bool:
@@ -76,8 +80,10 @@ class Get:
             headers[self.precondition.header] = self.precondition.value
         return headers
 
-    def following(self, answer: Answer) -> Get | None:
+    def following(self, answer: Answer) -> Request | None:
         """The request that a redirect asks for, or None where ``answer`` is not one.
+
+        A POST is not repeated elsewhere: whoever answers a redirect to it decides what it means.
 
         Credentials are dropped for good when a redirect leaves their origin: on the way back,
         another origin would have chosen what they are used for.
@@ -85,7 +91,7 @@ class Get:
         Raises:
             SourceMisdirected: there is no location, or it must not be followed.
         """
-        if answer.status not in REDIRECTS:
+        if answer.status not in REDIRECTS or self.method == "POST":
             return None
         location = answer.headers.get("location")
         if location is None:
@@ -100,9 +106,9 @@ class Get:
 class Answer:
     """What came back for ``request``, the last one if there were redirects."""
 
-    request: Get
+    request: Request
     status: int
     #: Names in lower case; the first of several headers of one name; bytes read as Latin-1.
     headers: Mapping[str, str] = field(repr=False)
-    #: Complete for the status 200, else empty.
+    #: Complete for the status 200; else its first bytes, as many as the request keeps.
     body: bytes = field(default=b"", repr=False)

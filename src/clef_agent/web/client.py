@@ -1,6 +1,7 @@
-"""The web, asked through httpx: one whole answer to one GET, or an error that gives nothing away.
+"""The web, asked through httpx: one whole answer, or an error that gives nothing away.
 
-Importing this module imports httpx: sources do so when they first fetch.
+Importing this module imports httpx: whoever asks does so at the first request, never at start.
+Failures are those of a source; a key service's client translates them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from clef_agent.errors import (
     SourceUnreachable,
     SourceUnusable,
 )
-from clef_agent.sources.address import Address
-from clef_agent.sources.exchange import Answer, Get
+from clef_agent.web.address import Address
+from clef_agent.web.exchange import Answer, Request
 
 MAX_REDIRECTS = 5
 
@@ -40,7 +41,7 @@ _HEADERS_KEPT = "clef_agent.headers"
 
 
 class WebClient:
-    """Asks by GET and follows redirects itself, because who may see what is decided per hop.
+    """Follows redirects itself, because who may see what is decided per hop.
 
     Honours HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; but the way to
     ``home`` is direct where that is this machine, so that a proxy does not get to read what may
@@ -76,10 +77,11 @@ class WebClient:
                 f" cannot be used ({type(exc).__name__})"
             ) from None
 
-    async def get(self, request: Get, *, max_bytes: int, until: float) -> Answer:
+    async def ask(self, request: Request, *, max_bytes: int, until: float) -> Answer:
         """The answer to ``request``, or to the last request that redirects made of it.
 
-        The body is read for the status 200 only. ``until`` is the loop's time at which the caller
+        The body is read for the status 200, or as far as the request wants it of another one.
+        ``until`` is the loop's time at which the caller
         cancels: no phase of an exchange is given longer than a part of what is left.
 
         Raises:
@@ -100,14 +102,16 @@ class WebClient:
         """Closes all connections."""
         await self._client.aclose()
 
-    async def _exchange(self, request: Get, max_bytes: int, until: float) -> Answer:
+    async def _exchange(self, request: Request, max_bytes: int, until: float) -> Answer:
         where = request.address.origin
         try:
             async with self._response(request, until) as response:
                 headers = response.extensions[_HEADERS_KEPT]
                 body = b""
-                if response.status_code == _OK:
+                if response.status_code == _OK and request.method != "HEAD":
                     body = await _body(response, headers, where=where, max_bytes=max_bytes)
+                elif request.max_error_bytes:
+                    body = await _beginning(response, request.max_error_bytes)
                 return Answer(request, response.status_code, headers, body)
         # The causes are dropped: their texts and attributes hold URLs and headers.
         except httpx.InvalidURL:
@@ -116,13 +120,14 @@ class WebClient:
             raise SourceUnreachable(f"{where}: {_explain(exc)}") from None
 
     @asynccontextmanager
-    async def _response(self, request: Get, until: float) -> AsyncIterator[httpx.Response]:
+    async def _response(self, request: Request, until: float) -> AsyncIterator[httpx.Response]:
         """The head of the answer, its body not read yet."""
         try:
             response = await self._send(request, connection := _Connection(), until)
         except httpx.TransportError:
             # The server may have closed an idle connection while we began to use it, or the
-            # network forgotten it: that says nothing about the server. A GET can be repeated.
+            # network forgotten it: that says nothing about the server. A GET can be repeated, and
+            # so can all that is posted here: it changes nothing where it arrives.
             if not connection.was_idle:
                 raise
             response = await self._send(request, _Connection(), until)
@@ -131,14 +136,17 @@ class WebClient:
         finally:
             await response.aclose()
 
-    async def _send(self, request: Get, connection: _Connection, until: float) -> httpx.Response:
+    async def _send(
+        self, request: Request, connection: _Connection, until: float
+    ) -> httpx.Response:
         message = httpx.Request(
-            "GET",
+            request.method,
             request.address.origin,
             headers=[
                 (name.encode("ascii"), value.encode("latin-1"))
                 for name, value in request.wire_headers().items()
             ],
+            content=request.content or None,
             extensions={"trace": connection.trace, "timeout": _phases(until).as_dict()},
         )
         message.url = _VerbatimURL(request.address)
@@ -225,6 +233,16 @@ async def _body(
         # One read can bring thousands of tiny chunks: the loop serves others in between.
         await asyncio.sleep(0)
     return bytes(body)
+
+
+async def _beginning(response: httpx.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) >= max_bytes:
+            break
+        await asyncio.sleep(0)
+    return bytes(body[:max_bytes])
 
 
 def _origin_pattern(address: Address) -> str:
