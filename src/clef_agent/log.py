@@ -107,6 +107,7 @@ def configure(log_format: str = "text", level: str = "info") -> None:
     err.setLevel(logging.WARNING)
     for handler in (out, err):
         handler.setFormatter(formatter)
+    silence_libraries()
     # uvicorn's own lines: only what it cannot explain to the client.
     for name, lowest in (("clef_agent", LEVELS[level]), ("uvicorn.error", logging.ERROR)):
         logger = logging.getLogger(name)
@@ -115,3 +116,12 @@ def configure(log_format: str = "text", level: str = "info") -> None:
         logger.propagate = False
     # A reader that went away must not end the agent with a traceback on each line.
     logging.raiseExceptions = False
+
+
+def silence_libraries() -> None:
+    """Lets no library write to the streams: their lines hold URLs, queries, headers, and the
+    output of programs that print credentials.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())

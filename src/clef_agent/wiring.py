@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from clef_agent import config as configuration
 from clef_agent.artifact.model import Expectation
 from clef_agent.artifact.verify import Policy
+from clef_agent.aws import Aws
 from clef_agent.cache.disk import DiskCache
 from clef_agent.cache.keeper import BackgroundKeeper, CopyKeeper, MarkKeeper, NoCopy
 from clef_agent.cache.memory import Memory
@@ -25,6 +26,7 @@ from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
 from clef_agent.errors import SourceUnsupported
 from clef_agent.hardening import raise_descriptor_limit
+from clef_agent.kms.base import KeyUnwrapper
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.log import LOGGER
 from clef_agent.provider import CachedSecrets, JustInTimeSecrets, SecretsProvider
@@ -53,7 +55,8 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     Raises:
         PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
     """
-    source = source or make_source(config.source)
+    aws = Aws(env)
+    source = source or make_source(config.source, aws)
     if config.telemetry_url is not None:
         LOGGER.warning("CLEF_AGENT_TELEMETRY_URL is ignored: this version sends no telemetry yet")
     # The limit first: sockets and connections count against it.
@@ -72,7 +75,8 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
             listener(event)
 
     decryptor = Decryptor(
-        AgeKeyring(config.age_key, config.age_key_file, read_regular_file), EnvelopeOpener({})
+        AgeKeyring(config.age_key, config.age_key_file, read_regular_file),
+        EnvelopeOpener(make_unwrappers(config, aws)),
     )
     keeper = _keeper(config, source, emit)
     refresher = Refresher(
@@ -127,7 +131,12 @@ def _claim(config: Config, env: Mapping[str, str]) -> tuple[tuple[socket.socket,
     return tuple(sockets), token
 
 
-def make_source(source: configuration.SourceConfig) -> Source:
+def make_unwrappers(config: Config, aws: Aws) -> Mapping[str, KeyUnwrapper]:  # noqa: ARG001
+    """The key services, by the provider's name that an envelope has."""
+    return {}
+
+
+def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:  # noqa: ARG001
     """The source that ``source`` describes.
 
     Raises:

@@ -1,0 +1,228 @@
+"""The way to AWS: botocore's session with its whole credential chain, its clients, its failures.
+
+boto3 is a façade over botocore that this agent would load and never use. Importing this module
+imports neither; everything here may block, and is called beside the event loop.
+
+Source: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from botocore.config import Config
+    from botocore.session import Session
+
+ServiceName: TypeAlias = Literal["s3", "kms"]
+
+#: Seconds for a connection, and for each read from it. botocore alone would wait 60 s for either.
+CONNECT_TIMEOUT_S: Final = 2.0
+READ_TIMEOUTS_S: Final[Mapping[ServiceName, float]] = {"s3": 5.0, "kms": 3.0}
+#: The first one included.
+ATTEMPTS: Final = 2
+
+#: More of a service's own words than this is not shown.
+_MAX_WORDS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKind:
+    """What tells one client from another. ``region`` None: as the environment has it.
+
+    ``unsigned`` sends no credentials. ``s3`` holds botocore's options for S3 (addressing style,
+    dualstack and so on), ``use_fips`` and ``use_dualstack`` choose among a region's endpoints.
+    """
+
+    service: ServiceName
+    region: str | None = None
+    unsigned: bool = False
+    use_fips: bool = False
+    use_dualstack: bool = False
+    s3: tuple[tuple[str, str], ...] = ()
+
+
+class Aws:
+    """botocore's session and its clients, made when they are first wanted and kept.
+
+    Can be used by several threads. ``env`` is the process's environment; botocore itself reads
+    that of the process, the shared configuration files, and the metadata services.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._clients: dict[ClientKind, Any] = {}
+
+    def region(self) -> str | None:
+        """``AWS_REGION``, then ``AWS_DEFAULT_REGION``, then the profile's; None without any."""
+        with self._lock:
+            return self._region()
+
+    def has_credentials(self) -> bool:
+        """Whether the chain ends at credentials of any kind. Asks again while it does not."""
+        with self._lock:
+            return self._opened().get_credentials() is not None
+
+    def client(self, kind: ClientKind) -> Any:
+        """The client of that kind.
+
+        Raises:
+            Exception: botocore's own; :func:`explain` tells what it amounts to.
+        """
+        with self._lock:
+            client = self._clients.get(kind)
+            if client is None:
+                client = self._clients[kind] = self._opened().create_client(
+                    kind.service,
+                    region_name=kind.region or self._region(),
+                    config=_config(kind),
+                )
+            return client
+
+    def close(self) -> None:
+        """Closes all connections."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    def _region(self) -> str | None:
+        region: str | None = (
+            self._env.get("AWS_REGION")
+            or self._env.get("AWS_DEFAULT_REGION")
+            or self._opened().get_config_variable("region")
+        )
+        return region
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            from botocore.session import Session
+
+            session = Session()
+            # botocore has a variable of its own for this, which goes first.
+            certificates = self._env.get("SSL_CERT_FILE")
+            if certificates and not session.get_config_variable("ca_bundle"):
+                session.set_config_variable("ca_bundle", certificates)
+            self._session = session
+        return self._session
+
+
+def _config(kind: ClientKind) -> Config:
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    from clef_agent import __version__
+
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUTS_S[kind.service],
+        "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        "user_agent_extra": f"clef-agent/{__version__}",
+    }
+    if kind.unsigned:
+        options["signature_version"] = UNSIGNED
+    if kind.use_fips:
+        options["use_fips_endpoint"] = True
+    if kind.use_dualstack:
+        options["use_dualstack_endpoint"] = True
+    if kind.s3:
+        options["s3"] = dict(kind.s3)
+    return Config(**options)
+
+
+# --- what went wrong ----------------------------------------------------------------------------
+
+Kind: TypeAlias = Literal["answered", "unreachable", "no_credentials", "misconfigured"]
+
+
+@dataclass(frozen=True, slots=True)
+class AwsFailure:
+    """What a failed call amounts to; ``str()`` of it is safe to log.
+
+    ``code`` and ``status`` are the service's where it answered, else "" and 0; ``headers`` have
+    lower-case names.
+    """
+
+    kind: Kind
+    words: str
+    code: str = ""
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.words}" if self.code else self.words
+
+
+def explain(exc: Exception) -> AwsFailure | None:
+    """What ``exc``, raised by a client or by making one, amounts to; None where it is not AWS's.
+
+    Texts of exceptions are not repeated, but for what a service says of itself: they hold URLs,
+    and the output of programs that print credentials.
+
+    Source: https://docs.aws.amazon.com/botocore/latest/reference/ (botocore.exceptions)
+    """
+    from botocore import exceptions as aws
+
+    if isinstance(exc, aws.ClientError):
+        return _answered(exc)
+    name = type(exc).__name__
+    if isinstance(exc, aws.NoCredentialsError):
+        return AwsFailure("no_credentials", "no AWS credentials were found")
+    if isinstance(exc, _of(aws, _NO_CREDENTIALS)):
+        return AwsFailure("no_credentials", f"no AWS credentials could be had ({name})")
+    if isinstance(exc, aws.SSLError):
+        return AwsFailure("unreachable", "TLS failed, or the certificate is not trusted")
+    if isinstance(exc, aws.HTTPClientError | aws.ConnectionError):
+        return AwsFailure("unreachable", _UNREACHABLE.get(name, f"no answer ({name})"))
+    if isinstance(exc, aws.NoRegionError):
+        return AwsFailure("misconfigured", "no AWS region is known: set AWS_REGION")
+    if isinstance(exc, aws.IncompleteReadError | aws.FlexibleChecksumError | aws.ChecksumError):
+        return AwsFailure("unreachable", f"the answer broke off or was altered ({name})")
+    if isinstance(exc, aws.BotoCoreError):
+        return AwsFailure("misconfigured", f"AWS cannot be asked so ({name})")
+    return None
+
+
+#: Names, because not all of them are there in each version of botocore.
+_NO_CREDENTIALS: Final = (
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "MetadataRetrievalError",
+    "TokenRetrievalError",
+    "NoAuthTokenError",
+    "SSOError",
+    "LoginError",
+    "UnauthorizedSSOTokenError",
+    "RefreshWithMFAUnsupportedError",
+    "UnknownCredentialError",
+    "MissingDependencyException",
+)
+_UNREACHABLE: Final = {
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "EndpointConnectionError": "no connection to the endpoint",
+    "ConnectionClosedError": "the connection was closed before an answer came",
+    "ProxyConnectionError": "the proxy does not let the request pass",
+}
+
+
+def _of(module: Any, names: tuple[str, ...]) -> tuple[type[Exception], ...]:
+    return tuple(getattr(module, name) for name in names if hasattr(module, name))
+
+
+def _answered(exc: Any) -> AwsFailure:
+    response: Mapping[str, Any] = exc.response
+    error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
+    words = " ".join(str(error.get("Message") or "").split())[:_MAX_WORDS]
+    return AwsFailure(
+        "answered",
+        words if words.isprintable() else "",
+        code=str(error.get("Code") or ""),
+        status=int(about.get("HTTPStatusCode") or 0),
+        headers={str(k).lower(): str(v) for k, v in about.get("HTTPHeaders", {}).items()},
+    )
