@@ -65,3 +65,10 @@ def bench(session: nox.Session) -> None:
     """What the agent costs, beside what it may cost; needs wrk, and some three minutes."""
     session.install(".")
     session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Draws the README's pictures anew."""
+    session.install(".[docs]")
+    session.run("python", "docs/draw_fleet.py", env={"PYTHONPATH": "tests"})
