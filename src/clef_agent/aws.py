@@ -9,6 +9,7 @@ Source: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -24,6 +25,9 @@ CONNECT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUTS_S: Final[Mapping[ServiceName, float]] = {"s3": 5.0, "kms": 3.0}
 #: The first one included.
 ATTEMPTS: Final = 2
+#: Where nothing gives credentials, the chain is walked again after so many seconds: its last link,
+#: the metadata service, takes a second to be found missing.
+_LOOK_AGAIN_S: Final = 60.0
 
 #: More of a service's own words than this is not shown.
 _MAX_WORDS: Final = 300
@@ -57,6 +61,7 @@ class Aws:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._clients: dict[ClientKind, Any] = {}
+        self._look_again_at = 0.0
 
     def region(self) -> str | None:
         """``AWS_REGION``, then ``AWS_DEFAULT_REGION``, then the profile's; None without any."""
@@ -64,12 +69,26 @@ class Aws:
             return self._region()
 
     def has_credentials(self) -> bool:
-        """Whether the chain ends at credentials of any kind. Asks again while it does not."""
+        """Whether the chain ends at credentials of any kind.
+
+        Where it does not, it is walked again a minute later: a role may be attached meanwhile.
+        """
         with self._lock:
-            return self._opened().get_credentials() is not None
+            return self._has_credentials()
+
+    def wants_path_style(self) -> bool:
+        """Whether buckets belong into the path: at an endpoint of the operator's own, for whose
+        host no name with a bucket before it may resolve, unless a profile says otherwise.
+        """
+        with self._lock:
+            own = self._env.get("AWS_ENDPOINT_URL_S3") or self._env.get("AWS_ENDPOINT_URL")
+            style = self._opened().get_scoped_config().get("s3", {})
+            return bool(own) and not (isinstance(style, dict) and "addressing_style" in style)
 
     def client(self, kind: ClientKind) -> Any:
         """The client of that kind.
+
+        One that signs is made once there are credentials, for it would keep their absence.
 
         Raises:
             Exception: botocore's own; :func:`explain` tells what it amounts to.
@@ -77,6 +96,10 @@ class Aws:
         with self._lock:
             client = self._clients.get(kind)
             if client is None:
+                if not (kind.unsigned or self._has_credentials()):
+                    from botocore.exceptions import NoCredentialsError
+
+                    raise NoCredentialsError
                 client = self._clients[kind] = self._opened().create_client(
                     kind.service,
                     region_name=kind.region or self._region(),
@@ -90,6 +113,13 @@ class Aws:
             clients, self._clients = self._clients, {}
         for client in clients.values():
             client.close()
+
+    def _has_credentials(self) -> bool:
+        if time.monotonic() < self._look_again_at:
+            return False
+        found = self._opened().get_credentials() is not None
+        self._look_again_at = 0.0 if found else time.monotonic() + _LOOK_AGAIN_S
+        return found
 
     def _region(self) -> str | None:
         region: str | None = (

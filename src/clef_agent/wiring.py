@@ -136,7 +136,7 @@ def make_unwrappers(config: Config, aws: Aws) -> Mapping[str, KeyUnwrapper]:  # 
     return {}
 
 
-def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:  # noqa: ARG001
+def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:
     """The source that ``source`` describes.
 
     Raises:
@@ -150,7 +150,9 @@ def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:  # noqa
 
             return HttpSource(source, read_regular_file)
         case configuration.S3SourceConfig():
-            raise SourceUnsupported("this version cannot read from S3 yet")
+            from clef_agent.sources.s3 import S3Source
+
+            return S3Source(source, aws)
         case configuration.VcsSourceConfig():
             raise SourceUnsupported(f"this version cannot read from {source.provider} yet")
     assert_never(source)

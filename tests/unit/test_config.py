@@ -16,6 +16,7 @@ from clef_agent.config import (
     Credential,
     FileSourceConfig,
     HttpSourceConfig,
+    S3Location,
     S3SourceConfig,
     VcsSourceConfig,
     is_loopback,
@@ -40,6 +41,7 @@ VCS = {
     "CLEF_AGENT_VCS_ENVIRONMENT": "production",
 }
 KEY_FILE = "/run/keys/age.txt"
+ACCESS_POINT = "arn:aws:s3:eu-west-1:111122223333:accesspoint/ap"
 
 
 def load(env: Mapping[str, str], files: FakeFiles | None = None) -> Config:
@@ -221,11 +223,13 @@ def test_problems_of_both_sources_are_reported_when_both_are_set() -> None:
         ("https://u:p@h/a", HttpSourceConfig("https://u:p@h/a")),
         ("http://u:p@127.0.0.1:1/a", HttpSourceConfig("http://u:p@127.0.0.1:1/a")),
         ("HTTPS://h/a", HttpSourceConfig("HTTPS://h/a")),
-        ("s3://bucket/key", S3SourceConfig("s3://bucket/key")),
-        ("s3://bucket/a/b c", S3SourceConfig("s3://bucket/a/b c")),
+        ("s3://bucket/key", S3SourceConfig("s3://bucket/key", S3Location("bucket", "key"))),
+        ("s3://bucket/a/b c", S3SourceConfig("s3://bucket/a/b c", S3Location("bucket", "a/b c"))),
         (
-            "s3://arn:aws:s3:eu-west-1:1:accesspoint/ap/key",
-            S3SourceConfig("s3://arn:aws:s3:eu-west-1:1:accesspoint/ap/key"),
+            f"s3://{ACCESS_POINT}/key",
+            S3SourceConfig(
+                f"s3://{ACCESS_POINT}/key", S3Location(ACCESS_POINT, "key", region="eu-west-1")
+            ),
         ),
     ],
 )

@@ -22,6 +22,7 @@ from clef_agent.config.model import (
     VcsSourceConfig,
 )
 from clef_agent.config.reader import Reader
+from clef_agent.config.s3_url import S3Location
 
 __all__ = [
     "DEFAULT_PORT",
@@ -31,6 +32,7 @@ __all__ = [
     "FileSourceConfig",
     "HttpSourceConfig",
     "ReadFile",
+    "S3Location",
     "S3SourceConfig",
     "SourceConfig",
     "VcsSourceConfig",

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from clef_agent.config.s3_url import S3Location
+
 if TYPE_CHECKING:
     from clef_agent.keys import VerifyKey
 
@@ -75,9 +77,10 @@ class HttpSourceConfig:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class S3SourceConfig:
-    """An artifact in S3, by the URL as it was given."""
+    """An artifact in S3: the URL as it was given, and what it names."""
 
     url: str
+    location: S3Location
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -22,6 +22,7 @@ from clef_agent.config.model import (
     VcsProvider,
     VcsSourceConfig,
 )
+from clef_agent.config.s3_url import parse_https_url, parse_s3_url
 from clef_agent.errors import ConfigInvalid
 from clef_agent.keys import KeyMalformed, parse_age_identities, parse_verify_key
 from clef_agent.log import FORMATS, LEVELS
@@ -181,10 +182,13 @@ class Reader:
         if token is not None:
             self._problem("SOURCE_TOKEN", "goes with an http or https source only")
         if scheme == "s3":
-            bucket, _, key = text[len("s3://") :].partition("/")
-            if text[2:5] != "://" or not bucket or not (key or bucket.startswith("arn:")):
-                self._problem("SOURCE", "must be s3://BUCKET/KEY, or s3://arn:...")
-            return S3SourceConfig(text)
+            location = parse_s3_url(text)
+            if location is None:
+                self._problem(
+                    "SOURCE", "must be s3://BUCKET/KEY, or s3://ARN/KEY with an access point's ARN"
+                )
+                return None
+            return S3SourceConfig(text, location)
         if scheme == "file":
             return self._file_url(text)
         if scheme:
@@ -213,6 +217,13 @@ class Reader:
             self._problem("SOURCE", f"has userinfo, and {PREFIX}SOURCE_TOKEN is set; keep one")
         if (_has_userinfo(url) or token is not None) and not _is_private(url):
             self._problem("SOURCE", "must be https, because credentials are sent to it")
+        try:
+            location = parse_https_url(url) if token is None else None
+        except ValueError:
+            self._problem("SOURCE", "lies in S3, but names no object: a bucket and a key")
+            return None
+        if location is not None:
+            return S3SourceConfig(text, location)
         return HttpSourceConfig(url=text, token=token)
 
     def _vcs_source(self) -> SourceConfig | None:

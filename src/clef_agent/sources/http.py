@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from clef_agent.clock import Clock, SystemClock
 from clef_agent.config import HttpSourceConfig, ReadFile
-from clef_agent.errors import SourceDenied, SourceUnreachable, SourceUnusable
-from clef_agent.lane import Lane, LaneBlocked
+from clef_agent.errors import SourceUnusable
 from clef_agent.sources.base import (
     FETCH_DEADLINE_S,
     MAX_FETCH_BYTES,
@@ -19,17 +16,13 @@ from clef_agent.sources.base import (
     SourceType,
     Validator,
 )
-from clef_agent.sources.credential import read_token
+from clef_agent.sources.conversation import Conversation, Correspondent, as_header
 from clef_agent.sources.status import http_date, refusal
 from clef_agent.web.address import Address, parse_url
 from clef_agent.web.exchange import Answer, Precondition, Request
 
-if TYPE_CHECKING:  # httpx is loaded at the first fetch, not at start
+if TYPE_CHECKING:
     import httpx
-
-    from clef_agent.web.client import WebClient
-
-T = TypeVar("T")
 
 _OK = 200
 _NOT_MODIFIED = 304
@@ -64,15 +57,15 @@ class HttpSource:
             self._address, self._userinfo = parse_url(config.url)
         except ValueError as exc:
             raise SourceUnusable(f"the source's URL has {exc}") from None
-        self._token = config.token
-        self._read_file = read_file
-        self._transport = transport
-        self._deadline_s = deadline_s
-        self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
-        self._client: WebClient | None = None
-        self._lane = Lane("source")
-        self._turn = asyncio.Lock()
+        self._correspondent = Correspondent(
+            self._address,
+            config.token,
+            read_file,
+            transport=transport,
+            deadline_s=deadline_s,
+            max_bytes=max_bytes,
+        )
 
     async def fetch(self, previous: Validator | None) -> Fetched | NotModified:
         """The artifact, unless it is still the one that ``previous`` stands for.
@@ -80,15 +73,7 @@ class HttpSource:
         Raises:
             SourceError: one of its subclasses. No message holds userinfo, token or query.
         """
-        until = asyncio.get_running_loop().time() + self._deadline_s
-        try:
-            async with asyncio.timeout_at(until):
-                answer = await self._ask(_precondition_of(previous), until)
-        except TimeoutError:
-            raise SourceUnreachable(
-                f"{self._address.origin}: no complete answer within {self._deadline_s:g} s"
-            ) from None
-        return read_answer(answer, home=self._address, wall=self._clock.now().wall)
+        return await self._correspondent.hold(partial(self._conversation, previous))
 
     def describe(self) -> str:
         """The URL without userinfo and query."""
@@ -96,33 +81,20 @@ class HttpSource:
 
     async def aclose(self) -> None:
         """Closes all connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._correspondent.aclose()
 
-    async def _ask(self, precondition: Precondition | None, until: float) -> Answer:
-        if self._client is None:
-            self._client = await self._beside(partial(_web_client, self._address, self._transport))
-        credentials = await self._credentials()
-        request = Request(self._address, credentials=credentials, precondition=precondition)
-        return await self._client.ask(request, max_bytes=self._max_bytes, until=until)
+    def _conversation(self, previous: Validator | None, token: str | None) -> Conversation:
+        answer = yield Request(
+            self._address,
+            credentials=self._credentials(token),
+            precondition=Precondition.from_text(previous.token) if previous else None,
+        )
+        return read_answer(answer, home=self._address, wall=self._clock.now().wall)
 
-    async def _credentials(self) -> dict[str, str]:
+    def _credentials(self, token: str | None) -> dict[str, str]:
         if self._userinfo is not None:
             return {"authorization": self._userinfo.basic()}
-        if self._token is None:
-            return {}
-        try:
-            token = await self._beside(partial(read_token, self._token, self._read_file))
-        except LaneBlocked as exc:
-            raise SourceDenied(f"the token file {self._token.path} cannot be read: {exc}") from exc
-        # Each character of a header stands for one byte on its way.
-        return {"authorization": f"Bearer {token}".encode().decode("latin-1")}
-
-    async def _beside(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, though it may block: an import, a file that hangs."""
-        async with self._turn:
-            return await self._lane.run(call, deadline_s=self._deadline_s)
+        return {} if token is None else {"authorization": as_header(f"Bearer {token}")}
 
 
 def read_answer(answer: Answer, *, home: Address, wall: float) -> Fetched | NotModified:
@@ -146,10 +118,6 @@ def read_answer(answer: Answer, *, home: Address, wall: float) -> Fetched | NotM
     raise refusal(answer.status, answer.headers, where=where, wall=wall)
 
 
-def _precondition_of(previous: Validator | None) -> Precondition | None:
-    return Precondition.from_text(previous.token) if previous else None
-
-
 def _precondition(answer: Answer, wall: float) -> Precondition | None:
     """How to ask next time whether this artifact has changed."""
     fingerprint = answer.request.address.fingerprint
@@ -163,9 +131,3 @@ def _precondition(answer: Answer, wall: float) -> Precondition | None:
     if (wall if answered_at is None else answered_at) - modified_at < _DATE_SETTLES_S:
         return None
     return Precondition(fingerprint, "if-modified-since", modified)
-
-
-def _web_client(home: Address, transport: httpx.AsyncBaseTransport | None) -> WebClient:
-    from clef_agent.web.client import WebClient
-
-    return WebClient(home, transport)

@@ -19,8 +19,8 @@ from clef_agent.errors import (
 )
 
 _FORBIDDEN = 403
-_DENIED = frozenset({401, _FORBIDDEN})
-_MISSING = frozenset({404, 410})
+DENIED = frozenset({401, _FORBIDDEN})
+MISSING = frozenset({404, 410})
 #: 408 and 425 ask for the same request again, as 429 does.
 #: Source: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9
 #: and https://www.rfc-editor.org/rfc/rfc8470#section-5.2
@@ -38,16 +38,20 @@ def refusal(status: int, headers: Mapping[str, str], *, where: str, wall: float)
     """
     message = f"{where} answered {status}"
     patience_s = retry_after_s(headers.get("retry-after"), wall=wall)
-    asks_for_patience = status in _PATIENCE or status in _SERVER_ERRORS
     # A 403 that says when to come back is a rate limit by another name.
     # Source: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
-    if asks_for_patience or (status == _FORBIDDEN and patience_s is not None):
+    if asks_for_patience(status) or (status == _FORBIDDEN and patience_s is not None):
         return SourceBusy(message, retry_after_s=patience_s)
-    if status in _DENIED:
+    if status in DENIED:
         return SourceDenied(message)
-    if status in _MISSING:
+    if status in MISSING:
         return SourceMissing(message)
     return SourceUnusable(f"{message}, which is no artifact")
+
+
+def asks_for_patience(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status in _PATIENCE or status in _SERVER_ERRORS
 
 
 def retry_after_s(value: str | None, *, wall: float) -> float | None:

@@ -45,7 +45,7 @@ class Request:
 
     ``credentials`` are headers for the origin of the first address only. ``headers`` go along
     with every redirect. Of an answer that is no success, ``max_error_bytes`` are kept: services
-    say there what a status leaves open.
+    say there what a status leaves open. Without ``follows``, a redirect is an answer.
     """
 
     address: Address
@@ -55,6 +55,7 @@ class Request:
     method: Literal["GET", "HEAD", "POST"] = "GET"
     content: bytes = field(default=b"", repr=False)
     max_error_bytes: int = 0
+    follows: bool = True
 
     @property
     def is_conditional(self) -> bool:
@@ -83,7 +84,7 @@ class Request:
     def following(self, answer: Answer) -> Request | None:
         """The request that a redirect asks for, or None where ``answer`` is not one.
 
-        A POST is not repeated elsewhere: whoever answers a redirect to it decides what it means.
+        A POST is never repeated elsewhere.
 
         Credentials are dropped for good when a redirect leaves their origin: on the way back,
         another origin would have chosen what they are used for.
@@ -91,7 +92,7 @@ class Request:
         Raises:
             SourceMisdirected: there is no location, or it must not be followed.
         """
-        if answer.status not in REDIRECTS or self.method == "POST":
+        if answer.status not in REDIRECTS or self.method == "POST" or not self.follows:
             return None
         location = answer.headers.get("location")
         if location is None:
