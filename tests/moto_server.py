@@ -32,7 +32,7 @@ class Moto:
         from botocore.config import Config
         from botocore.session import Session
 
-        return Session().create_client(  # type: ignore[call-overload]  # its name is a variable
+        return Session().create_client(
             service,
             region_name=region,
             endpoint_url=self.url,

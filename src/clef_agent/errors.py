@@ -8,7 +8,6 @@
     │   ├── PortInUse
     │   ├── ListenFailed
     │   ├── TokenUnusable
-    │   ├── SourceUnsupported    this version cannot read from there
     │   └── LambdaUnsupported    this version has no lifecycle for Lambda
     ├── SourceError              fetch_failed: no artifact came back
     │   ├── SourceUnreachable    network, TLS, timeout
@@ -87,13 +86,6 @@ class TokenUnusable(StartFailed):
 
     reason = "token"
     hint = "Put one line of text into the file that CLEF_AGENT_TOKEN_FILE names, or remove it."
-
-
-class SourceUnsupported(StartFailed):
-    """The configuration is sound, but this version cannot read from such a source."""
-
-    reason = "source_unsupported"
-    hint = "Use an https URL or a file, or a version of clef-agent that knows this source."
 
 
 class LambdaUnsupported(StartFailed):

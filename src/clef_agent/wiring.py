@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import urlsplit
 
 from clef_agent import config as configuration
@@ -24,7 +24,6 @@ from clef_agent.config import Config
 from clef_agent.decrypt import Decryptor
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
-from clef_agent.errors import SourceUnsupported
 from clef_agent.hardening import raise_descriptor_limit
 from clef_agent.kms.base import KeyUnwrapper
 from clef_agent.lifecycle.agent import Agent
@@ -42,6 +41,9 @@ from clef_agent.telemetry.log_lines import LogLines
 from clef_agent.telemetry.metrics import Metrics
 from clef_agent.token_file import ServedToken, served_token
 
+if TYPE_CHECKING:
+    from clef_agent.sources.vcs import Host
+
 #: How long a thread may keep the interpreter while another wants it, in seconds.
 _SWITCH_INTERVAL_S: Final = 0.001
 
@@ -53,7 +55,7 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     one.
 
     Raises:
-        PortInUse, ListenFailed, TokenUnusable, SourceUnsupported
+        PortInUse, ListenFailed, TokenUnusable
     """
     aws = Aws(env)
     source = source or make_source(config.source, aws)
@@ -137,11 +139,7 @@ def make_unwrappers(config: Config, aws: Aws) -> Mapping[str, KeyUnwrapper]:  # 
 
 
 def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:
-    """The source that ``source`` describes.
-
-    Raises:
-        SourceUnsupported: this version cannot read from there.
-    """
+    """The source that ``source`` describes."""
     match source:
         case configuration.FileSourceConfig():
             return FileSource(source.path)
@@ -154,8 +152,34 @@ def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:
 
             return S3Source(source, aws)
         case configuration.VcsSourceConfig():
-            raise SourceUnsupported(f"this version cannot read from {source.provider} yet")
+            from clef_agent.sources.conversation import Correspondent
+            from clef_agent.sources.vcs import RepositoryFile, VcsSource
+
+            host = _host(source)
+            correspondent = Correspondent(host.base, source.token, read_regular_file)
+            return VcsSource(RepositoryFile.of(source), host, correspondent)
     assert_never(source)
+
+
+def _host(source: configuration.VcsSourceConfig) -> Host:
+    match source.provider:
+        case "github":
+            from clef_agent.sources.github import GitHub
+
+            return GitHub.of(source)
+        case "gitlab":
+            from clef_agent.sources.gitlab import GitLab
+
+            return GitLab.of(source)
+        case "bitbucket":
+            from clef_agent.sources.bitbucket import BitbucketCloud
+
+            return BitbucketCloud.of(source)
+        case "bitbucket-server":
+            from clef_agent.sources.bitbucket_server import BitbucketServer
+
+            return BitbucketServer.of(source)
+    assert_never(source.provider)
 
 
 def _schedule(config: Config, source: Source) -> Schedule:
@@ -182,7 +206,8 @@ def _place(source: configuration.SourceConfig) -> str:
         case configuration.S3SourceConfig():
             return source.url
         case configuration.VcsSourceConfig():
-            return f"{source.provider} {source.api_url} {source.repo} {source.ref}"
+            file = (source.repo, source.ref, source.identity, source.environment)
+            return f"{source.provider} {source.api_url} {file}"
     assert_never(source)
 
 

@@ -360,7 +360,7 @@ def test_plain_http_without_a_verify_key_is_a_loud_warning() -> None:
 # --- version control ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("provider", ["github", "gitlab", "bitbucket", "bitbucket-server"])
+@pytest.mark.parametrize("provider", ["github", "gitlab", "bitbucket"])
 def test_all_five_vcs_variables_make_a_source(provider: str) -> None:
     loaded = load({**VCS, "CLEF_AGENT_VCS_PROVIDER": provider})
     source = loaded.source
@@ -370,6 +370,64 @@ def test_all_five_vcs_variables_make_a_source(provider: str) -> None:
     assert source.token == Credential("vcs-token")
     assert source.ref is None
     assert source.api_url is None
+
+
+def test_a_data_center_has_no_address_that_could_be_guessed() -> None:
+    server = {**VCS, "CLEF_AGENT_VCS_PROVIDER": "bitbucket-server"}
+    (problem,) = problems(server)
+    assert "CLEF_AGENT_VCS_API_URL must be set" in problem
+    load({**server, "CLEF_AGENT_VCS_API_URL": "https://git.example/bitbucket"})
+
+
+@pytest.mark.parametrize(
+    ("provider", "repo"),
+    [
+        ("github", "org/repo.name"),
+        ("gitlab", "group/sub/sub/repo"),
+        ("gitlab", "4711"),
+        ("bitbucket", "workspace/repo"),
+        ("bitbucket-server", "PRJ/repo"),
+        ("bitbucket-server", "~user/repo"),
+    ],
+)
+def test_a_repository_is_named_as_its_service_does(provider: str, repo: str) -> None:
+    env = {
+        **VCS,
+        "CLEF_AGENT_VCS_PROVIDER": provider,
+        "CLEF_AGENT_VCS_REPO": repo,
+        "CLEF_AGENT_VCS_API_URL": "https://git.example",
+    }
+    source = load(env).source
+    assert isinstance(source, VcsSourceConfig)
+    assert source.repo == repo
+
+
+@pytest.mark.parametrize(
+    ("provider", "repo"),
+    [
+        ("github", "repo"),
+        ("github", "org/sub/repo"),
+        ("github", "https://github.com/org/repo"),
+        ("github", "org/.."),
+        ("gitlab", "repo"),
+        ("gitlab", "group//repo"),
+        ("gitlab", "../group/repo"),
+        ("bitbucket", "workspace"),
+        ("bitbucket-server", "a/b/c"),
+        ("bitbucket", "work space/repo"),
+    ],
+)
+def test_a_repository_that_its_service_cannot_have_is_refused(provider: str, repo: str) -> None:
+    env = {**VCS, "CLEF_AGENT_VCS_PROVIDER": provider, "CLEF_AGENT_VCS_REPO": repo}
+    found = problems({**env, "CLEF_AGENT_VCS_API_URL": "https://git.example"})
+    assert all("CLEF_AGENT_VCS_REPO" in problem for problem in found)
+
+
+@pytest.mark.parametrize("name", ["IDENTITY", "ENVIRONMENT", "REF"])
+@pytest.mark.parametrize("text", ["..", "a/../b", "/a", "a/", "a//b", "a\nb"])
+def test_no_part_of_the_path_leads_elsewhere(name: str, text: str) -> None:
+    (problem,) = problems({**VCS, f"CLEF_AGENT_VCS_{name}": text})
+    assert f"CLEF_AGENT_VCS_{name}" in problem
 
 
 @pytest.mark.parametrize("name", VCS)

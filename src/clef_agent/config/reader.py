@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -35,6 +36,19 @@ MIN_POLL_INTERVAL_S = 5
 
 _MAX_DIGITS = 9
 _VCS_PROVIDERS: tuple[VcsProvider, ...] = ("github", "gitlab", "bitbucket", "bitbucket-server")
+_OWNER_AND_NAME = re.compile(r"[^/\s]+/[^/\s]+")
+_REPOS = {
+    "github": _OWNER_AND_NAME,
+    "gitlab": re.compile(r"[0-9]+|[^/\s]+(?:/[^/\s]+)+"),
+    "bitbucket": _OWNER_AND_NAME,
+    "bitbucket-server": _OWNER_AND_NAME,
+}
+_REPO_FORMS = {
+    "github": "OWNER/NAME",
+    "gitlab": "GROUP/NAME (with all subgroups), or the project's number,",
+    "bitbucket": "WORKSPACE/NAME",
+    "bitbucket-server": "PROJECTKEY/NAME",
+}
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 
@@ -237,6 +251,12 @@ class Reader:
             missing.append(f"{PREFIX}VCS_TOKEN (or _TOKEN_FILE)")
         if missing:
             self._problems.append(f"{', '.join(missing)} must be set with the other VCS variables")
+        if provider is not None and repo is not None and not _REPOS[provider].fullmatch(repo):
+            self._problem("VCS_REPO", f"must be {_REPO_FORMS[provider]} for {provider}")
+        if provider == "bitbucket-server" and not self._is_set("VCS_API_URL"):
+            self._problem("VCS_API_URL", "must be set for bitbucket-server: its base URL")
+        for name in ("REPO", "IDENTITY", "ENVIRONMENT", "REF"):
+            self._check_path(f"VCS_{name}")
         if not (provider and repo and token and identity and environment):
             return None
         return VcsSourceConfig(
@@ -248,6 +268,12 @@ class Reader:
             ref=ref,
             api_url=api_url,
         )
+
+    def _check_path(self, name: str) -> None:
+        """A part of a path in a repository must lead into no other folder than it says."""
+        text = self._env.get(PREFIX + name) or "x"
+        if not text.isprintable() or any(part in ("", ".", "..") for part in text.split("/")):
+            self._problem(name, "has an empty or dotted path segment, or control characters")
 
     def _ttl(self) -> int:
         ttl_s = self._integer("CACHE_TTL", 0)

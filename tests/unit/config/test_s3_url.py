@@ -120,7 +120,7 @@ def test_what_names_no_object_is_no_s3_url(text: str) -> None:
             "https://b.s3.amazonaws.com/k?versionId=a%2Bb",
             S3Location("b", "k", version_id="a+b"),
         ),
-        # case 22: decoded once, and a plus is a plus
+        # Decoded once, and a plus is a plus (case 22).
         ("https://b.s3.amazonaws.com/a%20b+c%2520d", S3Location("b", "a b+c%20d")),
         ("https://b.s3.amazonaws.com//k", S3Location("b", "/k")),
     ],

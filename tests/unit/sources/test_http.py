@@ -204,8 +204,8 @@ def test_no_cookie_is_kept() -> None:
     async def twice() -> None:
         await source.fetch(None)
         await source.fetch(None)
-        assert source._client is not None
-        assert len(source._client._client.cookies.jar) == 0
+        assert source._correspondent._client is not None
+        assert len(source._correspondent._client._client.cookies.jar) == 0
         await source.aclose()
 
     asyncio.run(twice())

@@ -1,0 +1,65 @@
+"""Bitbucket Data Center (once called Server).
+
+Source: https://developer.atlassian.com/server/bitbucket/rest/ (repository: raw content)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from clef_agent.config import VcsSourceConfig
+from clef_agent.sources.base import Fetched, NotModified, Validator
+from clef_agent.sources.conversation import Conversation, as_header
+from clef_agent.sources.vcs import (
+    MAX_ERROR_BYTES,
+    NOT_MODIFIED,
+    OK,
+    RepositoryFile,
+    base_address,
+    below,
+    by_etag,
+    content_of,
+    encoded,
+    refused,
+)
+from clef_agent.web.address import Address
+from clef_agent.web.exchange import Precondition, Request
+
+_API_PATHS: Final = ("/rest/api/1.0", "/rest/api/latest")
+
+
+@dataclass(frozen=True, slots=True)
+class BitbucketServer:
+    """Asks for the raw file, with the ETag of the last one where the server gave any."""
+
+    base: Address
+    name: str = "bitbucket-server"
+
+    @classmethod
+    def of(cls, config: VcsSourceConfig) -> BitbucketServer:
+        """The service that ``config`` names."""
+        configured = (config.api_url or "").rstrip("/")
+        suffix = next((path for path in _API_PATHS if configured.endswith(path)), _API_PATHS[0])
+        return cls(base_address(configured, "", suffix))
+
+    def conversation(
+        self, file: RepositoryFile, previous: str | None, token: str, wall: float
+    ) -> Conversation:
+        """See Host."""
+        key, slug = file.repo
+        query = {} if file.ref is None else {"at": file.ref}
+        path = f"projects/{encoded(key)}/repos/{encoded(slug)}/raw/{encoded(*file.path)}"
+        answer = yield Request(
+            below(self.base, path, **query),
+            credentials={"authorization": as_header(f"Bearer {token}")},
+            precondition=Precondition.from_text(previous) if previous else None,
+            max_error_bytes=MAX_ERROR_BYTES,
+        )
+        where = f"{self.base.origin} {file}"
+        if answer.status == NOT_MODIFIED and answer.request.is_conditional:
+            return NotModified()
+        if answer.status != OK:
+            raise refused(answer, where=where, wall=wall)
+        known = by_etag(answer)
+        return Fetched(content_of(answer, where), Validator(known.as_text()) if known else None)
