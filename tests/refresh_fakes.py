@@ -70,6 +70,9 @@ class FakeSource:
     def describe(self) -> str:
         return "https://store.example/artifact.json"
 
+    def warm_up(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         """Nothing."""
 

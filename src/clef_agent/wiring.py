@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -25,7 +25,10 @@ from clef_agent.decrypt import Decryptor
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
 from clef_agent.hardening import raise_descriptor_limit
-from clef_agent.kms.base import KeyUnwrapper
+from clef_agent.kms.aws import AwsKms
+from clef_agent.kms.azure import AzureKeys
+from clef_agent.kms.base import KeyService
+from clef_agent.kms.gcp import GcpKms
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.log import LOGGER
 from clef_agent.provider import CachedSecrets, JustInTimeSecrets, SecretsProvider
@@ -76,9 +79,10 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         for listener in listeners:
             listener(event)
 
+    key_services = make_key_services(config.kms_endpoint, aws, env)
     decryptor = Decryptor(
         AgeKeyring(config.age_key, config.age_key_file, read_regular_file),
-        EnvelopeOpener(make_unwrappers(config, aws)),
+        EnvelopeOpener(key_services),
     )
     keeper = _keeper(config, source, emit)
     refresher = Refresher(
@@ -112,9 +116,21 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         listener=Listener(descriptors=descriptors),
         sockets=sockets,
         token=token,
+        key_services=tuple(key_services.values()),
         read_token=lambda: _read_token(config, token),
         bearer=BearerToken(token.value),
+        warm_ups=tuple(_warm_ups(config, source, key_services)),
     )
+
+
+def _warm_ups(
+    config: Config, source: Source, key_services: Mapping[str, KeyService]
+) -> Iterator[Callable[[], None]]:
+    """What the first fetch, and most likely the first unwrapping, will load anyway."""
+    if source.is_remote:
+        yield source.warm_up
+    if source.type == "s3" and config.age_key is None and config.age_key_file is None:
+        yield key_services["aws"].warm_up
 
 
 def _claim(config: Config, env: Mapping[str, str]) -> tuple[tuple[socket.socket, ...], ServedToken]:
@@ -133,9 +149,21 @@ def _claim(config: Config, env: Mapping[str, str]) -> tuple[tuple[socket.socket,
     return tuple(sockets), token
 
 
-def make_unwrappers(config: Config, aws: Aws) -> Mapping[str, KeyUnwrapper]:  # noqa: ARG001
-    """The key services, by the provider's name that an envelope has."""
-    return {}
+def make_key_services(
+    kms_endpoint: str | None, aws: Aws, env: Mapping[str, str]
+) -> dict[str, KeyService]:
+    """The key services, by the provider's name that an envelope has. None is asked yet."""
+    # The libraries below have a variable of their own, which goes first.
+    certificates = None if env.get("REQUESTS_CA_BUNDLE") else env.get("SSL_CERT_FILE")
+    return {
+        "aws": AwsKms(aws),
+        "gcp": GcpKms(kms_endpoint, certificates),
+        "azure": AzureKeys(
+            kms_endpoint,
+            certificates,
+            authority_is_configured="AZURE_AUTHORITY_HOST" in env,
+        ),
+    }
 
 
 def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:

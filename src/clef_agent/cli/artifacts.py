@@ -21,7 +21,8 @@ from clef_agent.cli.given_keys import given_keyring, given_signer, given_verify_
 from clef_agent.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from clef_agent.artifact.pack import Packing, Payload
+    from clef_agent.artifact.pack import Packing, Payload, ToKeyService, ToRecipients
+    from clef_agent.artifact.signing import Signer
     from clef_agent.cli.checks import Check
 
 _TTL = re.compile(r"(?P<count>\d{1,9})(?P<unit>[smhdw]?)", re.ASCII)
@@ -44,13 +45,25 @@ def _ttl_s(text: str) -> int:
 def pack(  # noqa: PLR0913, PLR0917 - each option is an argument, by its name
     identity: Annotated[str, typer.Option(help="Whom the secrets are for, like api-gateway.")],
     environment: Annotated[str, typer.Option(help="Where they are used, like production.")],
-    recipient: Annotated[
-        list[str],
-        typer.Option(metavar="age1...", help="Who can open it: an age public key. Repeatable."),
-    ],
     file: Annotated[
         Path | None,
         typer.Argument(metavar="[FILE]", help="A .env or .json file; '-' is standard input."),
+    ] = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(metavar="age1...", help="Who can open it: an age public key. Repeatable."),
+    ] = None,
+    kms: Annotated[
+        Literal["aws", "gcp", "azure"] | None,
+        typer.Option(help="Instead of --recipient: a key service that can open it."),
+    ] = None,
+    kms_key_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Its key: an ARN, id or alias (aws), projects/.../cryptoKeys/NAME (gcp),"
+            " https://VAULT/keys/NAME (azure).",
+        ),
     ] = None,
     input_format: Annotated[
         Literal["env", "json"] | None,
@@ -63,19 +76,28 @@ def pack(  # noqa: PLR0913, PLR0917 - each option is an argument, by its name
         Path | None,
         typer.Option(metavar="FILE", help="Sign with this key: Ed25519 or ECDSA P-256, PKCS#8."),
     ] = None,
+    signing_kms_key_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Sign with this key of AWS KMS, an ECC_NIST_P256 one."),
+    ] = None,
     ttl: Annotated[
         int | None,
         typer.Option(parser=_ttl_s, metavar="TIME", help="Let it expire: 3600, 12h, 30d."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Instead of standard output."),
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Or s3://BUCKET/KEY; else standard output."
+        ),
     ] = None,
 ) -> None:
     """Encrypt a .env or .json file into an artifact that an agent serves."""
-    from clef_agent.artifact.pack import Packing, ToRecipients
+    from clef_agent.artifact.pack import Packing
+    from clef_agent.cli.destination import deliver
     from clef_agent.cli.payload import format_of, in_namespace, parse_source
 
+    encryption = _encryption(recipient or [], kms, kms_key_id)
+    signer = _signer(signing_key_file, signing_kms_key_id)
     path = None if file is None or str(file) == "-" else file
     data, where = (
         (_read_stdin(), "standard input") if path is None else (read_file(path), str(path))
@@ -87,12 +109,12 @@ def pack(  # noqa: PLR0913, PLR0917 - each option is an argument, by its name
     packing = Packing(
         identity=identity,
         environment=environment,
-        encryption=ToRecipients(recipient),
+        encryption=encryption,
         packed_at=now,
         expires_at=None if ttl is None else now + ttl,
-        signer=None if signing_key_file is None else given_signer(signing_key_file),
+        signer=signer,
     )
-    _write(output, _packed(payload, packing))
+    deliver(_packed(payload, packing), output)
 
 
 def inspect(file: _Artifact, as_json: _AsJson = False) -> None:
@@ -216,6 +238,32 @@ def keygen(
     typer.echo(pair.public)
 
 
+def _encryption(
+    recipients: list[str], kms: Literal["aws", "gcp", "azure"] | None, kms_key_id: str | None
+) -> ToRecipients | ToKeyService:
+    """Who can open it: holders of age keys, or whoever may ask a key service, and never both."""
+    from clef_agent.artifact.pack import ToKeyService, ToRecipients
+    from clef_agent.cli.key_service import KeyServiceWrapper
+
+    if (kms is None) != (kms_key_id is None):
+        raise typer.BadParameter("--kms and --kms-key-id go together")
+    if bool(recipients) == (kms is not None):
+        raise typer.BadParameter("it takes either --recipient, or --kms and --kms-key-id")
+    if kms is None or kms_key_id is None:
+        return ToRecipients(recipients)
+    return ToKeyService(KeyServiceWrapper(kms, kms_key_id))
+
+
+def _signer(key_file: Path | None, kms_key_id: str | None) -> Signer | None:
+    if key_file is not None and kms_key_id is not None:
+        raise typer.BadParameter("--signing-key-file and --signing-kms-key-id are both given")
+    if kms_key_id is not None:
+        from clef_agent.cli.key_service import AwsKmsSigner
+
+        return AwsKmsSigner(kms_key_id)
+    return None if key_file is None else given_signer(key_file)
+
+
 def _packed(payload: Payload, packing: Packing) -> bytes:
     """The artifact, which has passed the reader's checks of its form already."""
     from clef_agent.artifact.model import MAX_ARTIFACT_BYTES
@@ -254,13 +302,6 @@ def _read_stdin() -> bytes:
     if sys.stdin.isatty():
         typer.echo("reading secrets from standard input; end with Ctrl-D", err=True)
     return sys.stdin.buffer.read()
-
-
-def _write(output: Path | None, data: bytes) -> None:
-    if output is None:
-        typer.echo(data, nl=False)
-    else:
-        replace_file(output, data)
 
 
 def _json(value: object) -> str:

@@ -117,6 +117,9 @@ class PackedFile:
         """The file's path."""
         return f"{self._file} (packed in memory)" if self._file else "a sample (packed in memory)"
 
+    def warm_up(self) -> None:
+        """Nothing has to be loaded."""
+
     async def aclose(self) -> None:
         """Nothing is held."""
 

@@ -96,6 +96,17 @@ class Reader:
             raise ConfigInvalid(self._problems)
         return Config(source=source, warnings=tuple(self._warnings), **fields)  # type: ignore[arg-type]  # the keys are the fields' names, checked by tests
 
+    def kms_endpoint(self) -> str | None:
+        """The endpoint of GCP and Azure key services, for who needs nothing else.
+
+        Raises:
+            ConfigInvalid: it is none.
+        """
+        endpoint = self._base_url("KMS_ENDPOINT")
+        if self._problems:
+            raise ConfigInvalid(self._problems)
+        return endpoint
+
     # --- one value ----------------------------------------------------------------------------
 
     def _problem(self, name: str, what: str) -> None:

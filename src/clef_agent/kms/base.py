@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+#: How long one unwrapping may take, retries included, in seconds.
+DEADLINE_S: Final = 10.0
+#: Calls of one service under way at once, those that hang included. What asks bounds itself below.
+LANE_WIDTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A data key as a service wrapped it.
+
+    ``key_id`` is the resolved one, not an alias; ``algorithm`` is what the envelope says.
+    """
+
+    key_id: str
+    wrapped_key: bytes = field(repr=False)
+    algorithm: str
 
 
 class KeyUnwrapper(Protocol):
@@ -18,4 +36,27 @@ class KeyUnwrapper(Protocol):
             UnwrapFailed: refused for good: access, key state, wrong key, broken ciphertext.
             UnwrapUnavailable: not answered, or throttled.
         """
+        ...
+
+
+class KeyService(KeyUnwrapper, Protocol):
+    """The whole of it: what agents ask for, and what packing does."""
+
+    async def wrap(self, key_id: str, data_key: bytes) -> Wrapped:
+        """``data_key`` (32 bytes), wrapped with the key that ``key_id`` names.
+
+        Raises:
+            UnwrapFailed, UnwrapUnavailable: as for unwrapping.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Loads what an unwrapping needs, and asks nobody, where that is known beforehand.
+
+        Called beside the event loop; may block.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
         ...

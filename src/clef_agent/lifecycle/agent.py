@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from clef_agent.cache.memory import Memory
 from clef_agent.clock import Clock
 from clef_agent.decrypt import Decryptor
 from clef_agent.errors import NotLoaded, TokenUnusable
+from clef_agent.kms.base import KeyService
 from clef_agent.log import LOGGER
 from clef_agent.provider import SecretsProvider
 from clef_agent.refresh import Refresher
@@ -30,6 +33,7 @@ class Agent:
     """The parts of one agent, each already made, none yet at work.
 
     ``read_token`` reads the token anew from where it was configured, or gives the one in use.
+    ``warm_ups`` load what the first fetch needs, beside the listener's coming up.
     """
 
     source: Source
@@ -42,12 +46,16 @@ class Agent:
     metrics: Metrics
     listener: Listener
     sockets: tuple[socket.socket, ...]
+    key_services: tuple[KeyService, ...]
     token: ServedToken
     read_token: Callable[[], ServedToken]
     bearer: BearerToken = field(repr=False)
+    warm_ups: tuple[Callable[[], None], ...] = ()
 
     async def listen(self) -> None:
         """Begins to answer on every socket."""
+        if self.warm_ups:
+            threading.Thread(target=_warm_up, args=(self.warm_ups,), daemon=True).start()
         for listening in self.sockets:
             await self.listener.serve(self._application(listening), listening)
 
@@ -66,6 +74,8 @@ class Agent:
         discard(self.token)
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
+        for service in self.key_services:
+            await service.aclose()
 
     def _application(self, listening: socket.socket) -> ASGIApp:
         from clef_agent.server.app import create_routes
@@ -90,3 +100,9 @@ class Agent:
                 last_success_age_s=last_success.age_s(self.clock.now()) if last_success else None,
             )
         )
+
+
+def _warm_up(calls: tuple[Callable[[], None], ...]) -> None:
+    for call in calls:
+        with contextlib.suppress(Exception):  # the first fetch meets it again, and says so
+            call()

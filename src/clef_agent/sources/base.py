@@ -59,6 +59,14 @@ class Source(Protocol):
         """Where the artifact lies, safe to log: no userinfo, no query."""
         ...
 
+    def warm_up(self) -> None:
+        """Loads what a fetch needs, and asks nobody. Called beside the event loop; may block.
+
+        Raises:
+            Exception: whatever keeps it from loading; a fetch meets it again, and says so.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Lets go of connections."""
         ...

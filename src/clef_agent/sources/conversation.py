@@ -7,6 +7,7 @@ returns what they amount to. Whoever tests it needs no network.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -74,6 +75,11 @@ class Correspondent:
             raise SourceUnreachable(
                 f"{self._home.origin}: no complete answer within {self._deadline_s:g} s"
             ) from None
+
+    @staticmethod
+    def warm_up() -> None:
+        """Loads the web client."""
+        importlib.import_module("clef_agent.web.client")
 
     async def aclose(self) -> None:
         """Closes all connections."""

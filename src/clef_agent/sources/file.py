@@ -96,6 +96,9 @@ class FileSource:
         """The path."""
         return self._path
 
+    def warm_up(self) -> None:
+        """Nothing has to be loaded."""
+
     async def aclose(self) -> None:
         """Nothing is held open."""
 

@@ -79,6 +79,10 @@ class HttpSource:
         """The URL without userinfo and query."""
         return str(self._address)
 
+    def warm_up(self) -> None:
+        """Loads the web client."""
+        self._correspondent.warm_up()
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._correspondent.aclose()

@@ -118,6 +118,10 @@ class VcsSource:
         """The service, the repository, the ref and the path."""
         return f"{self._host.name} {self._file}"
 
+    def warm_up(self) -> None:
+        """Loads the web client."""
+        self._correspondent.warm_up()
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._correspondent.aclose()
