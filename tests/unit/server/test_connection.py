@@ -327,13 +327,13 @@ def test_a_body_that_never_ends_is_not_waited_for(on_loop: Run) -> None:
 def test_a_request_read_no_further_because_of_us_is_not_late(on_loop: Run) -> None:
     async def test() -> None:
         provider = FakeProvider()
-        async with one(Bounds(request_s=0.05, idle_s=60), provider) as (_, wire):
+        async with one(Bounds(request_s=0.5, idle_s=60), provider) as (_, wire):
             etag = ((await wire.ask(SECRETS)).header(b"etag") or b"").decode()
             wait = get("/v1/secrets?wait=60", f"If-None-Match: {etag}")
             wire.send(wait + HEALTH + HEALTH[:-5])
             await until(lambda: provider.waiting)
             loop = asyncio.get_running_loop()
-            late = loop.time() + 0.2
+            late = loop.time() + 0.8
             await until(lambda: loop.time() > late)
             wire.send(HEALTH[-5:])
             provider.swap({"app": {"KEY": "new"}})
