@@ -161,7 +161,7 @@ class S3Source:
             asked_s = retry_after_s(failure.headers.get("retry-after"), wall=wall)
             return SourceBusy(message, retry_after_s=asked_s)
         if code == "InvalidObjectState":
-            return SourceUnusable(f"{message} It is archived: restore it, or store it anew")
+            return SourceUnusable(f"{message}: it is archived: restore it, or store it anew")
         if code in _DENIED_CODES or status in DENIED:
             return SourceDenied(
                 f"{message} (where s3:ListBucket is not allowed, a missing key is answered so, too)"
@@ -169,5 +169,5 @@ class S3Source:
         if code in _MISSING_CODES or status in MISSING:
             return SourceMissing(message)
         if status in _REDIRECTION:
-            return SourceUnusable(f"{message} The bucket lies in another region: set AWS_REGION")
+            return SourceUnusable(f"{message}: the bucket lies in another region: set AWS_REGION")
         return SourceUnusable(message)
