@@ -55,6 +55,8 @@ class FakeService:
         self.token = "the-token-for-the-service"
         self.mode: Mode = "up"
         self.retry_after_s = 3600
+        #: So many of the next requests get no answer, and lose their connection.
+        self.resets = 0
         self.port = 0
         self.asked: list[Asked] = []
         self.answered: list[Reply] = []
@@ -97,7 +99,8 @@ class FakeService:
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Asked(request.command, request.path, headers, body)
         self.asked.append(asked)
-        if self.mode == "reset":
+        if self.mode == "reset" or self.resets:
+            self.resets = max(0, self.resets - 1)
             request.close_connection = True
             return
         reply = self._reply(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -109,7 +110,7 @@ class S3Source:
         try:
             # botocore follows a bucket to its region by itself, once, and remembers it.
             response = self._aws.client(self._kind()).get_object(**request)
-            with response["Body"] as body:
+            with closing(response["Body"]) as body:
                 data = self._read(response, body, until)
         except Exception as exc:
             failure = explain(exc)
