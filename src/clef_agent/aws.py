@@ -213,6 +213,10 @@ def explain(exc: Exception) -> AwsFailure | None:
         return AwsFailure("unreachable", f"the answer broke off or was altered ({name})")
     if isinstance(exc, aws.BotoCoreError):
         return AwsFailure("misconfigured", f"AWS cannot be asked so ({name})")
+    if isinstance(exc, OSError | ValueError | KeyError):
+        # botocore wraps what the network does, but not what reading a token's file or a
+        # credential program's output does.
+        return AwsFailure("no_credentials", f"no AWS credentials could be had ({name})")
     return None
 
 

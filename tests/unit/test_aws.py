@@ -26,6 +26,8 @@ SECRET = "the-secret"
         (aws.ProxyConnectionError(proxy_url=SECRET), "unreachable"),
         (aws.SSLError(endpoint_url=SECRET, error=OSError(SECRET)), "unreachable"),
         (aws.IncompleteReadError(actual_bytes=1, expected_bytes=2), "unreachable"),
+        (FileNotFoundError(2, SECRET), "no_credentials"),
+        (ValueError(SECRET), "no_credentials"),
         (aws.NoRegionError(), "misconfigured"),
         (aws.ProfileNotFound(profile=SECRET), "misconfigured"),
         (aws.ConfigParseError(path=SECRET), "misconfigured"),
@@ -59,7 +61,7 @@ def test_a_code_that_is_none_is_not_shown(code: str) -> None:
 
 
 def test_what_is_not_of_aws_is_not_explained() -> None:
-    assert explain(ValueError("x")) is None
+    assert explain(RuntimeError("x")) is None
 
 
 def test_a_client_that_signs_waits_for_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
