@@ -312,10 +312,26 @@ def test_options_that_contradict_each_other_are_wrong_usage(options: tuple[str, 
     assert pack(*options, env={}).returncode == 2
 
 
-def test_a_key_service_that_cannot_be_asked_is_one_line_and_a_hint() -> None:
-    done = pack("--kms", "aws", "--kms-key-id", "alias/k", env=aws_environment())
+@pytest.mark.parametrize(
+    ("provider", "key_id", "problem", "right"),
+    [
+        ("aws", "alias/k", "no AWS credentials were found", "kms:Encrypt"),
+        (
+            "gcp",
+            "projects/p/locations/global/keyRings/r/cryptoKeys/k",
+            "no Google credentials were found",
+            "roles/cloudkms.cryptoKeyEncrypter",
+        ),
+        ("azure", "https://v.vault.azure.net/keys/k", "no access token could be had", "wrapKey"),
+    ],
+)
+def test_a_key_service_that_cannot_be_asked_is_one_line_and_a_hint(
+    provider: str, key_id: str, problem: str, right: str
+) -> None:
+    env = aws_environment(GCE_METADATA_HOST="127.0.0.1:1", NO_GCE_CHECK="true")
+    done = pack("--kms", provider, "--kms-key-id", key_id, env=env)
     assert done.returncode == 1
     lines = done.stderr.decode().splitlines()
-    assert len(lines) == 2
-    assert "no AWS credentials were found" in lines[0]
-    assert "kms:Encrypt" in lines[1]
+    assert len(lines) == 2, done.stderr
+    assert problem in lines[0]
+    assert right in lines[1]
