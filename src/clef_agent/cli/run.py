@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Final, NoReturn
 
 from clef_agent import config as configuration
@@ -14,6 +15,8 @@ from clef_agent.errors import ClefError, ConfigInvalid, LambdaUnsupported
 from clef_agent.hardening import forget_secret_variables, harden_process
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.daemon import Daemon
+from clef_agent.lifecycle.supervisor import UNSUPERVISED, Supervisor
+from clef_agent.lifecycle.systemd import supervisor_in
 from clef_agent.log import LOGGER
 from clef_agent.log import configure as configure_log
 from clef_agent.regular_file import read_regular_file
@@ -30,6 +33,7 @@ def run_agent() -> int:
     forget_secret_variables(os.environ)
     # The configuration may turn out to be wrong; whoever reads JSON wants to read that, too.
     configure_log("json" if env.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json" else "text")
+    supervisor = _supervisor_in(os.environ)
     try:
         if _LAMBDA in env:
             raise LambdaUnsupported("this version does not run as a Lambda extension yet")
@@ -37,14 +41,17 @@ def run_agent() -> int:
         configure_log(config.log_format, config.log_level)
         for warning in config.warnings:
             LOGGER.warning("%s", warning)
-        return run_daemon(lambda: assemble(config, env))
+        return run_daemon(lambda: assemble(config, env), supervisor=supervisor)
     except ClefError as exc:
         problems = exc.problems if isinstance(exc, ConfigInvalid) else (str(exc),)
         return _failed(exc, *problems)
 
 
 def run_daemon(
-    assemble: Callable[[], Agent], *, on_ready: Callable[[Agent], None] = lambda _: None
+    assemble: Callable[[], Agent],
+    *,
+    on_ready: Callable[[Agent], None] = lambda _: None,
+    supervisor: Supervisor = UNSUPERVISED,
 ) -> int:
     """Runs what ``assemble`` makes as a daemon; calls ``on_ready`` once it can serve.
 
@@ -58,7 +65,8 @@ def run_daemon(
 
     async def run() -> ClefError | None:
         agent = assemble()
-        return await Daemon(agent, on_ready=lambda: on_ready(agent)).run()
+        daemon = Daemon(agent, on_ready=lambda: on_ready(agent), supervisor=supervisor)
+        return await daemon.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         failure = runner.run(run())
@@ -75,6 +83,14 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):  # its reader has gone, or it was closed
             stream.flush()
     os._exit(code)
+
+
+def _supervisor_in(environ: MutableMapping[str, str]) -> Supervisor:
+    pids = [os.getpid()]
+    if getattr(sys, "frozen", False):
+        # The one-file executable is two processes; the manager started, and watches, the outer one.
+        pids.append(os.getppid())
+    return supervisor_in(environ, pids=pids, monotonic_us=lambda: time.monotonic_ns() // 1000)
 
 
 def _failed(error: ClefError, *problems: str) -> int:
