@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from clef_agent import __version__
 from clef_agent.cache.keeper import CopyKeeper
 from clef_agent.cache.memory import Memory
-from clef_agent.clock import Clock
+from clef_agent.clock import Clock, Instant
 from clef_agent.decrypt import Decryptor
 from clef_agent.errors import NotLoaded, TokenUnusable
 from clef_agent.log import LOGGER
@@ -18,7 +19,9 @@ from clef_agent.refresh import Refresher
 from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from clef_agent.server.listener import Listener
 from clef_agent.sources.base import Source
+from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import Gauges, Metrics
+from clef_agent.telemetry.sending import Telemetry
 from clef_agent.token_file import ServedToken, discard
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 class Agent:
     """The parts of one agent, each already made, none yet at work.
 
-    ``read_token`` reads the token anew from where it was configured, or gives the one in use.
+    ``began`` is when it was made; ``emit`` tells all who listen. ``read_token`` reads the token
+    anew from where it was configured, or gives the one in use.
     """
 
     source: Source
@@ -39,7 +43,10 @@ class Agent:
     keeper: CopyKeeper
     decryptor: Decryptor
     clock: Clock
+    began: Instant
+    emit: events.Emit
     metrics: Metrics
+    telemetry: Telemetry
     listener: Listener
     sockets: tuple[socket.socket, ...]
     token: ServedToken
@@ -50,6 +57,17 @@ class Agent:
         """Begins to answer on every socket."""
         for listening in self.sockets:
             await self.listener.serve(self._application(listening), listening)
+
+    def started(self) -> None:
+        """To be called once, when the first secrets can be served."""
+        self.emit(events.AgentStarted(__version__))
+        self.telemetry.begin()
+
+    def stopped(self, reason: events.StopReason) -> None:
+        """To be called once, when the agent begins to leave; what it tells is sent meanwhile."""
+        uptime_s = self.clock.now().boot - self.began.boot
+        self.emit(events.AgentStopped(reason, uptime_s))
+        self.telemetry.hurry()
 
     def reload(self) -> None:
         """Reads key and token files anew; what cannot be read stays as it was."""
@@ -62,10 +80,14 @@ class Agent:
             LOGGER.error("the token stays as it was: %s", exc)
 
     async def close(self) -> None:
-        """Lets go of secrets, of a token's file, and of connections to others."""
+        """Lets go of secrets, of a token's file, and of connections to others.
+
+        Takes as long as telemetry may at the most.
+        """
         discard(self.token)
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
+        await self.telemetry.close()
 
     def _application(self, listening: socket.socket) -> ASGIApp:
         from clef_agent.server.app import create_routes
@@ -88,5 +110,6 @@ class Agent:
                 mode=status.mode,
                 ready=status.why_not is None,
                 last_success_age_s=last_success.age_s(self.clock.now()) if last_success else None,
+                telemetry=self.telemetry.counts,
             )
         )
