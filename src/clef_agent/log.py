@@ -38,7 +38,7 @@ class _Text(logging.Formatter):
         super().__init__("[clef-agent] %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return one_line(super().format(record), _MAX_LINE_BYTES)
+        return one_line(super().format(record))
 
 
 class _Json(logging.Formatter):
@@ -57,7 +57,7 @@ class _Json(logging.Formatter):
         return json.dumps({name: value[:_MAX_JSON_CHARS] for name, value in line.items()})
 
 
-def one_line(text: str, max_bytes: int) -> str:
+def one_line(text: str, max_bytes: int = _MAX_LINE_BYTES) -> str:
     """``text`` with nothing in it that ends a line, cut where it exceeds ``max_bytes`` of UTF-8.
 
     One event is one line: whoever writes the store must not be able to forge another.

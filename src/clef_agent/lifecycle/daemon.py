@@ -58,6 +58,7 @@ class Daemon:
         failure = await serving if serving.done() else None
         serving.cancel()
         self._supervisor.stopping(failure)
+        self._agent.stopped("signal" if failure is None else "error")
         self._agent.provider.drain()
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
         await self._agent.keeper.settle(_SETTLE_S)
@@ -78,6 +79,7 @@ class Daemon:
         LOGGER.info("token: [set]")
         LOGGER.info("lifecycle: daemon")
         LOGGER.info("Agent ready. Polling for updates.")
+        agent.started()
         self._on_ready()
         self._supervisor.serving(agent.provider.status())
         agent.refresher.when_landed(self._tell_supervisor)
