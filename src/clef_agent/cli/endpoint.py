@@ -31,11 +31,12 @@ class AgentSilent(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and a body of JSON, already parsed; ``body`` is as it came."""
+    """A status and a body of JSON, already parsed; ``body`` is as it came, empty for a 304."""
 
     status: int
     body: bytes = field(repr=False)
     value: object = field(repr=False)
+    etag: str | None = None
 
     def text(self, name: str) -> str:
         """The member ``name`` of a JSON object if that is text, else ""."""
@@ -85,8 +86,12 @@ class Agent:
             places.extend(token_paths(self.env, self._token_port))
         return ", ".join(places)
 
-    def ask(self, path: str, *, token: str | None = None, timeout_s: float) -> Answer:
+    def ask(
+        self, path: str, *, token: str | None = None, etag: str | None = None, timeout_s: float
+    ) -> Answer:
         """The answer to ``GET path``, whatever its status, but for a redirect.
+
+        With ``etag`` it is 304 while the answer would be the one that had it.
 
         Raises:
             AgentSilent: nobody listens there, or nobody answers in time.
@@ -96,6 +101,8 @@ class Agent:
         if token is not None:
             # As bytes: http.client would refuse what is beyond Latin-1.
             headers["Authorization"] = b"Bearer " + token.encode("utf-8")
+        if etag is not None:
+            headers["If-None-Match"] = etag
         connection = self.endpoint.connection(timeout_s)
         try:
             connection.request("GET", self.endpoint.base_path + path, headers=headers)
@@ -105,9 +112,12 @@ class Agent:
             raise self._no_answer(exc) from exc
         finally:
             connection.close()
+        etag = response.headers.get("ETag")
+        if status == HTTPStatus.NOT_MODIFIED:
+            return Answer(status, b"", None, etag)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             raise self._stranger(f"it answered with a redirect ({status}), which is not followed")
-        return Answer(status, body, self._json(body))
+        return Answer(status, body, self._json(body), etag)
 
     def _json(self, body: bytes) -> object:
         if len(body) > MAX_ANSWER_BYTES:
