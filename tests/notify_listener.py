@@ -38,13 +38,20 @@ class NotifyListener:
         """Those until now that assign ``name``."""
         return [message for message in self.read() if name in message]
 
-    def wait_for(self, name: str, *, times: int = 1, patience_s: float = PATIENCE_S) -> Message:
-        """The message that assigns ``name`` for the ``times``-th time."""
-        deadline = time.monotonic() + patience_s
+    def hears(self, name: str, *, times: int = 1, within_s: float) -> bool:
+        """Whether ``name`` is assigned ``times`` times before ``within_s`` seconds have passed."""
+        deadline = time.monotonic() + within_s
         while len(self.of(name)) < times:
             left_s = deadline - time.monotonic()
-            assert left_s > 0, f"in vain: {name}, {times} times; there were {self.messages}"
+            if left_s <= 0:
+                return False
             select.select([self._socket], [], [], left_s)
+        return True
+
+    def wait_for(self, name: str, *, times: int = 1) -> Message:
+        """The message that assigns ``name`` for the ``times``-th time."""
+        heard = self.hears(name, times=times, within_s=PATIENCE_S)
+        assert heard, f"in vain: {name}, {times} times; there were {self.messages}"
         return self.of(name)[times - 1]
 
     def close(self) -> None:

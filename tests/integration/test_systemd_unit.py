@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,10 @@ import pytest
 import clef_agent
 from agent_process import eventually
 from clef_agent.clock import boot_id
+from clef_agent.config import VARIABLES
 from fakes import packed
 from machine import Machine, NoMachine, booted
+from refresh_fakes import revoked
 
 RELEASE = Path(__file__).parents[2] / "release" / "systemd"
 UNIT = RELEASE / "clef-agent.service"
@@ -52,15 +53,29 @@ def test_the_unit_is_exposed_to_at_most_2_of_10() -> None:
     assert float(exposure[1]) <= 2.0
 
 
-def test_systemd_finds_nothing_to_complain_of(tmp_path: Path) -> None:
+def changes_in_readme() -> list[str]:
+    """What the README proposes to add to a unit."""
+    return re.findall(r"^```ini\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("change", ["", *changes_in_readme()])
+def test_systemd_finds_nothing_to_complain_of(tmp_path: Path, change: str) -> None:
     executable = tmp_path / "clef-agent"
     executable.write_text("#!/bin/sh\n")
     executable.chmod(0o755)
     # It looks for the program that the unit names, which only an installation has.
+    text = UNIT.read_text().replace("/usr/local/bin/clef-agent", str(executable))
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/usr/local/bin/clef-agent", str(executable)))
+    unit.write_text(f"{text}\n{change}")
     said = systemd_analyze("verify", "--recursive-errors=no", str(unit))
     assert [line for line in said.splitlines() if "clef-agent" in line] == []
+
+
+@pytest.mark.parametrize("text", [UNIT.read_text("utf-8"), README], ids=["unit", "readme"])
+def test_every_variable_that_is_named_exists(text: str) -> None:
+    named = set(re.findall(r"CLEF_AGENT_[A-Z_]+", text))
+    assert named
+    assert named <= set(VARIABLES)
 
 
 # --- what it does -----------------------------------------------------------------------------
@@ -132,12 +147,13 @@ def write(machine: Machine, path: str, text: str) -> None:
     target.write_text(text)
 
 
-def upload(machine: Machine, value: str) -> None:
+def upload(machine: Machine, value: str, *, is_revoked: bool = False) -> None:
     """Puts an artifact with ``value`` into the store, in the place of the one before."""
     recipient = machine.path("/run/recipient").read_text()
     target = machine.path(f"{ARTIFACTS}/artifact.json")
     passing = target.with_suffix(".new")
-    passing.write_bytes(packed({"app": {"DATABASE_URL": value}}, recipient=recipient))
+    artifact = packed({"app": {"DATABASE_URL": value}}, recipient=recipient)
+    passing.write_bytes(revoked(artifact) if is_revoked else artifact)
     passing.chmod(0o644)
     # The store tells versions apart by their times, in whole seconds.
     time_s = target.stat().st_mtime + 2 if target.exists() else 1_800_000_000
@@ -206,12 +222,28 @@ def test_a_process_that_hangs_is_replaced(service: Machine) -> None:
         ),
         "a process in the place of the one that hung",
     )
-    assert secret(service) in ("first", "second")
+    assert secret(service)
+
+
+def test_a_start_in_vain_says_why_and_is_tried_again_until_it_succeeds(service: Machine) -> None:
+    service.run("systemctl", "stop", "clef-agent")
+    upload(service, "third", is_revoked=True)
+    service.run("systemctl", "start", "--no-block", "clef-agent")
+    eventually(lambda: int(service.shows("clef-agent", "NRestarts")) >= 2, "two more attempts")
+    eventually(lambda: "was revoked" in service.shows("clef-agent", "StatusText"), "the reason")
+    upload(service, "third")
+    eventually(lambda: service.shows("clef-agent", "ActiveState") == "active", "a start")
+    assert secret(service) == "third"
+
+
+def last_sign_us(machine: Machine) -> int:
+    return int(machine.shows("clef-agent", "WatchdogTimestampMonotonic"))
 
 
 def test_one_that_is_well_is_left_alone(service: Machine) -> None:
     before = main_process(service)
-    time.sleep(2.5)  # more than twice what its watchdog waits
+    first_us = last_sign_us(service)
+    eventually(lambda: last_sign_us(service) > first_us + 2.5e6, "signs of life for 2.5 s")
     assert main_process(service) == before
 
 

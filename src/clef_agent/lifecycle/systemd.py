@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
+import time
 from collections.abc import Callable, Collection, MutableMapping
-from datetime import UTC, datetime
 from typing import Final
 
 from clef_agent.errors import ClefError
@@ -144,5 +144,5 @@ def _in_words(status: Status) -> str:
     if status.last_success_ms is None:
         return words
     # To the minute: a file source is looked at every second, and each message wakes systemd.
-    last_success = datetime.fromtimestamp(status.last_success_ms / 1000, UTC)
-    return f"{words}, last refreshed {last_success:%Y-%m-%d %H:%M} UTC"
+    last_success = time.gmtime(status.last_success_ms / 1000)
+    return f"{words}, last refreshed {time.strftime('%Y-%m-%d %H:%M', last_success)} UTC"

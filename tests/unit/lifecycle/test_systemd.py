@@ -126,7 +126,7 @@ async def test_after_the_stop_nothing_is_said(manager: NotifyListener) -> None:
     supervisor.reloading()
     supervisor.stopping()
     supervisor.reloading()
-    supervisor.serving(STATUS)
+    supervisor.serving(Status("cached", "r-2", None, None))
     supervisor.stopping()
     assert manager.read()[1:] == [{"STOPPING": "1", "STATUS": "stopping"}]
 
