@@ -38,12 +38,7 @@ class _Text(logging.Formatter):
         super().__init__("[clef-agent] %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        # One event is one line: whoever writes the store must not be able to forge another.
-        line = _UNPRINTABLE.sub(_escaped, super().format(record))
-        octets = line.encode("utf-8")
-        if len(octets) <= _MAX_LINE_BYTES:
-            return line
-        return octets[:_MAX_LINE_BYTES].decode("utf-8", "ignore") + "..."
+        return one_line(super().format(record))
 
 
 class _Json(logging.Formatter):
@@ -60,6 +55,18 @@ class _Json(logging.Formatter):
         if len(text) <= _MAX_LINE_BYTES:
             return text
         return json.dumps({name: value[:_MAX_JSON_CHARS] for name, value in line.items()})
+
+
+def one_line(text: str) -> str:
+    """``text`` as one printable line that UTF-8 can carry, cut where it is longer than a page.
+
+    One event is one line: whoever writes the store must not be able to forge another.
+    """
+    line = _UNPRINTABLE.sub(_escaped, text)
+    octets = line.encode("utf-8")
+    if len(octets) <= _MAX_LINE_BYTES:
+        return line
+    return octets[:_MAX_LINE_BYTES].decode("utf-8", "ignore") + "..."
 
 
 def _escaped(match: re.Match[str]) -> str:

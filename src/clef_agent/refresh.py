@@ -22,7 +22,7 @@ from clef_agent.artifact.verify import Policy, VerifiedArtifact, verify
 from clef_agent.cache.keeper import CopyKeeper
 from clef_agent.cache.memory import Held, Memory
 from clef_agent.clock import Clock, Instant
-from clef_agent.decrypt import Decryptor
+from clef_agent.decrypt import Decryptor, Secrets
 from clef_agent.errors import ArtifactError, ClefError, SourceError, Unavailable
 from clef_agent.log import LOGGER
 from clef_agent.schedule import Schedule, patience_s
@@ -67,6 +67,8 @@ class Parts:
     clock: Clock
     schedule: Schedule
     emit: events.Emit
+    #: Takes what is the agent's own from secrets just accepted, and keeps nothing else of them.
+    take_own: Callable[[Secrets], None] = lambda _: None
 
 
 class Refresher:
@@ -198,6 +200,12 @@ class Refresher:
             names = type(event).__name__, type(exc).__name__
             LOGGER.error("a listener failed at %s: %s", *names)  # its text may hold anything
 
+    def _hand_out(self, secrets: Secrets) -> None:
+        try:
+            self._parts.take_own(secrets)
+        except Exception as exc:  # noqa: BLE001  # as above
+            LOGGER.error("the agent's own secrets cannot be used: %s", type(exc).__name__)
+
     # --- one refresh ----------------------------------------------------------------------------
 
     def _landed(self, flight: asyncio.Task[Outcome]) -> None:
@@ -309,6 +317,8 @@ class Refresher:
         if self._parts.policy.rollback_protection:
             self._mark = RollbackMark(artifact.packed_at.wall)
         self._memory.accept(held if self._keeps_plaintext else replace(held, secrets=None), at)
+        if secrets is not None:
+            self._hand_out(secrets)
         self._emit(
             events.ArtifactRefreshed(
                 identity=artifact.identity,

@@ -7,10 +7,12 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from clef_agent import config as configuration
 from clef_agent.artifact.model import Expectation
@@ -40,8 +42,11 @@ from clef_agent.server.listener import Listener, bind_port, bind_unix
 from clef_agent.sources.base import Source
 from clef_agent.sources.file import FileSource
 from clef_agent.telemetry import events
+from clef_agent.telemetry.collector import is_disabled, read_collector
 from clef_agent.telemetry.log_lines import LogLines
 from clef_agent.telemetry.metrics import Metrics
+from clef_agent.telemetry.records import Origin
+from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry, Telemetry
 from clef_agent.token_file import ServedToken, served_token
 
 if TYPE_CHECKING:
@@ -54,16 +59,14 @@ _SWITCH_INTERVAL_S: Final = 0.001
 def assemble(config: Config, env: Mapping[str, str], source: Source | None = None) -> Agent:
     """An agent for ``config``, with its sockets bound and nothing else done.
 
-    ``env`` says where a generated token's file may lie. ``source`` stands in for the configured
-    one.
+    ``env`` says where a generated token's file may lie, and has what OpenTelemetry and AWS
+    read. ``source`` stands in for the configured one.
 
     Raises:
         PortInUse, ListenFailed, TokenUnusable
     """
     aws = Aws(env)
     source = source or make_source(config.source, aws)
-    if config.telemetry_url is not None:
-        LOGGER.warning("CLEF_AGENT_TELEMETRY_URL is ignored: this version sends no telemetry yet")
     # The limit first: sockets and connections count against it.
     descriptors = raise_descriptor_limit()
     # A thread that reads a large artifact hands the interpreter back five times as often as it
@@ -73,7 +76,8 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     clock = SystemClock()
     memory = Memory(config.cache_ttl_s)
     metrics = Metrics()
-    listeners: list[events.Emit] = [metrics, LogLines(clock)]
+    telemetry = _telemetry(config, env, source, clock)
+    listeners: list[events.Emit] = [metrics, LogLines(clock), telemetry]
 
     def emit(event: events.Event) -> None:
         for listener in listeners:
@@ -99,6 +103,7 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
             clock=clock,
             schedule=_schedule(config, source),
             emit=emit,
+            take_own=lambda secrets: telemetry.adopt(secrets.value),
         ),
         keeps_plaintext=not config.just_in_time,
     )
@@ -112,7 +117,10 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         keeper=keeper,
         decryptor=decryptor,
         clock=clock,
+        began=clock.now(),
+        emit=emit,
         metrics=metrics,
+        telemetry=telemetry,
         listener=Listener(descriptors=descriptors),
         sockets=sockets,
         token=token,
@@ -248,6 +256,24 @@ def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
     disk = DiskCache(config.cache_path, key=key, boot_id=boot_id())
     keeper = BackgroundKeeper(disk, lambda error: emit(events.DiskCopyFailed(error)))
     return keeper if source.is_remote else MarkKeeper(keeper)
+
+
+def _telemetry(config: Config, env: Mapping[str, str], source: Source, clock: Clock) -> Telemetry:
+    if config.telemetry_url is None:
+        return NoTelemetry()
+    if is_disabled(env):
+        LOGGER.warning("OTEL_SDK_DISABLED is set, and no telemetry is sent")
+        return NoTelemetry()
+    collector, warnings = read_collector(config.telemetry_url, env)
+    for warning in warnings:
+        LOGGER.warning("%s", warning)
+    LOGGER.info("telemetry: %s", collector)
+    origin = Origin(agent_id=config.agent_id or str(uuid4()), source_type=source.type)
+    if config.expect_identity is not None:
+        origin = replace(origin, identity=config.expect_identity)
+    if config.expect_environment is not None:
+        origin = replace(origin, environment=config.expect_environment)
+    return OtlpTelemetry(collector, origin, clock)
 
 
 def _provider(

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from clef_agent import __version__
 from clef_agent.cache.keeper import CopyKeeper
 from clef_agent.cache.memory import Memory
-from clef_agent.clock import Clock
+from clef_agent.clock import Clock, Instant
 from clef_agent.decrypt import Decryptor
 from clef_agent.errors import NotLoaded, TokenUnusable
 from clef_agent.kms.base import KeyService
@@ -21,7 +22,9 @@ from clef_agent.refresh import Refresher
 from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from clef_agent.server.listener import Listener
 from clef_agent.sources.base import Source
+from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import Gauges, Metrics
+from clef_agent.telemetry.sending import Telemetry
 from clef_agent.token_file import ServedToken, discard
 
 if TYPE_CHECKING:
@@ -32,8 +35,9 @@ if TYPE_CHECKING:
 class Agent:
     """The parts of one agent, each already made, none yet at work.
 
-    ``read_token`` reads the token anew from where it was configured, or gives the one in use.
-    ``warm_ups`` load what the first fetch needs, beside the listener's coming up.
+    ``began`` is when it was made; ``emit`` tells all who listen. ``read_token`` reads the token
+    anew from where it was configured, or gives the one in use. ``warm_ups`` load what the first
+    fetch needs, beside the listener's coming up.
     """
 
     source: Source
@@ -43,7 +47,10 @@ class Agent:
     keeper: CopyKeeper
     decryptor: Decryptor
     clock: Clock
+    began: Instant
+    emit: events.Emit
     metrics: Metrics
+    telemetry: Telemetry
     listener: Listener
     sockets: tuple[socket.socket, ...]
     key_services: tuple[KeyService, ...]
@@ -59,6 +66,17 @@ class Agent:
         for listening in self.sockets:
             await self.listener.serve(self._application(listening), listening)
 
+    def started(self) -> None:
+        """To be called once, when the first secrets can be served."""
+        self.emit(events.AgentStarted(__version__))
+        self.telemetry.begin()
+
+    def stopped(self, reason: events.StopReason) -> None:
+        """To be called once, when the agent begins to leave; what it tells is sent meanwhile."""
+        uptime_s = self.clock.now().boot - self.began.boot
+        self.emit(events.AgentStopped(reason, uptime_s))
+        self.telemetry.hurry()
+
     def reload(self) -> None:
         """Reads key and token files anew; what cannot be read stays as it was."""
         problem = self.decryptor.reload_keys()
@@ -70,12 +88,16 @@ class Agent:
             LOGGER.error("the token stays as it was: %s", exc)
 
     async def close(self) -> None:
-        """Lets go of secrets, of a token's file, and of connections to others."""
+        """Lets go of secrets, of a token's file, and of connections to others.
+
+        Takes as long as telemetry may at the most.
+        """
         discard(self.token)
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
         for service in self.key_services:
             await service.aclose()
+        await self.telemetry.close()
 
     def _application(self, listening: socket.socket) -> ASGIApp:
         from clef_agent.server.app import create_routes
@@ -98,6 +120,7 @@ class Agent:
                 mode=status.mode,
                 ready=status.why_not is None,
                 last_success_age_s=last_success.age_s(self.clock.now()) if last_success else None,
+                telemetry=self.telemetry.counts,
             )
         )
 

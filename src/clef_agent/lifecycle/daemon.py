@@ -46,6 +46,7 @@ class Daemon:
         stopping.cancel()
         failure = await serving if serving.done() else None
         serving.cancel()
+        self._agent.stopped("signal" if failure is None else "error")
         self._agent.provider.drain()
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
         await self._agent.keeper.settle(_SETTLE_S)
@@ -66,6 +67,7 @@ class Daemon:
         LOGGER.info("token: [set]")
         LOGGER.info("lifecycle: daemon")
         LOGGER.info("Agent ready. Polling for updates.")
+        agent.started()
         self._on_ready()
         await self._polling.run()
         raise AssertionError("polling ends by cancellation only")

@@ -1,10 +1,28 @@
-"""What happens to artifacts, as types. A refresh emits them; logs, metrics and OTLP listen."""
+"""What happens to artifacts and to the agent, as types. Logs, metrics and OTLP listen to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
+
+#: The words of the agent that this one replaces: dashboards know them.
+StopReason: TypeAlias = Literal["signal", "error", "lambda_shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStarted:
+    """The first secrets can be served."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStopped:
+    """The agent is about to leave, ``uptime_s`` seconds after it was assembled."""
+
+    reason: StopReason
+    uptime_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +100,9 @@ class DiskCopyFailed:
 
 
 Event: TypeAlias = (
-    ArtifactRefreshed
+    AgentStarted
+    | AgentStopped
+    | ArtifactRefreshed
     | ArtifactConfirmed
     | ArtifactRevoked
     | ArtifactExpired

@@ -36,6 +36,10 @@ class LogLines:
 
 def _line(event: events.Event) -> tuple[int, str]:
     match event:
+        case events.AgentStarted():
+            return logging.DEBUG, f"started: version={event.version}"
+        case events.AgentStopped():
+            return logging.DEBUG, f"stopped: reason={event.reason} after {event.uptime_s:.0f} s"
         case events.ArtifactRefreshed():
             origin = " from the copy on disk" if event.from_disk else ""
             keys = "1 secret" if event.key_count == 1 else f"{event.key_count} secrets"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clef_agent import __version__
 from clef_agent.telemetry import events
+from clef_agent.telemetry.outbox import NOTHING_SENT, Counts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -37,6 +38,7 @@ class Gauges:
     mode: str
     ready: bool
     last_success_age_s: float | None
+    telemetry: Counts = NOTHING_SENT
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self._refreshes: Counter[str] = Counter(dict.fromkeys(_RESULTS.values(), 0))
+        self._disk_loads = 0
         self._cache_expirations = 0
         self._disk_failures = 0
         self._fetch = _Duration()
@@ -65,13 +68,15 @@ class Metrics:
     def __call__(self, event: events.Event) -> None:
         """Counts one event."""
         result = _RESULTS.get(type(event))
-        if result is not None:
-            self._refreshes[result] += 1
         match event:
             case events.ArtifactRefreshed():
+                self._expires_at, self._key_count = event.expires_at, event.key_count
+                if event.from_disk:
+                    # The refresh behind it has failed, and been counted as that.
+                    self._disk_loads += 1
+                    return
                 self._fetch.add(event.fetch_s)
                 self._decrypt.add(event.decrypt_s)
-                self._expires_at, self._key_count = event.expires_at, event.key_count
             case events.ArtifactConfirmed():
                 self._fetch.add(event.fetch_s)
             case events.CacheExpired():
@@ -81,6 +86,8 @@ class Metrics:
                 self._expires_at, self._key_count = None, 0
             case events.DiskCopyFailed():
                 self._disk_failures += 1
+        if result is not None:
+            self._refreshes[result] += 1
 
     def render(self, gauges: Gauges) -> bytes:
         """Everything in Prometheus' text format."""
@@ -138,6 +145,9 @@ class Metrics:
             self._cache_expirations,
         )
         yield CounterMetricFamily(
+            "clef_agent_disk_copy_loads", "Times that the copy on disk was taken.", self._disk_loads
+        )
+        yield CounterMetricFamily(
             "clef_agent_disk_copy_failures", "Faults of the copy on disk.", self._disk_failures
         )
         for name, what, duration in (
@@ -147,6 +157,17 @@ class Metrics:
             yield SummaryMetricFamily(
                 f"clef_agent_{name}_duration_seconds", what, duration.count, duration.sum_s
             )
+        yield CounterMetricFamily(
+            "clef_agent_telemetry_exported",
+            "Events that the collector took.",
+            gauges.telemetry.exported,
+        )
+        dropped = CounterMetricFamily(
+            "clef_agent_telemetry_dropped", "Events that were not sent.", labels=["reason"]
+        )
+        for reason, count in sorted(gauges.telemetry.dropped.items()):
+            dropped.add_metric([reason], count)
+        yield dropped
 
 
 class _Once:
