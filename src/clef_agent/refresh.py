@@ -125,10 +125,9 @@ class Refresher:
 
         Waits as ``refresh_within`` does; a failure leaves what is held as it is.
         """
-        if self._memory.why_not(self._clock.now()) is None and (self.is_under_way or self.is_due):
+        if self._memory.why_not(self._clock.now()) is None and (self.is_under_way or self.is_due()):
             await self.refresh_within(patience_s)
 
-    @property
     def is_due(self) -> bool:
         """Whether a poll would have come by now, and no backoff stands against it."""
         now, last_success = self._clock.now(), self._memory.last_success
@@ -138,10 +137,14 @@ class Refresher:
             last_success.age_s(now), self._memory.until_expiry_s(now)
         )
 
-    @property
     def is_unwelcome(self) -> bool:
         """Whether the source has asked to be left in peace for longer than now."""
         return self._backoff.asked_s(self._clock.now()) > 0
+
+    @property
+    def last_failure(self) -> ClefError | None:
+        """What the latest refresh failed with, or None where it did not."""
+        return self._last_failure
 
     @property
     def is_under_way(self) -> bool:

@@ -1273,10 +1273,10 @@ async def test_backoff_is_over_after_a_freeze_that_only_the_wall_clock_saw(setup
     rig = setup.rig()  # case 17
     rig.source.failure = unreachable(120)
     await rig.refresh()
-    assert rig.refresher.is_unwelcome
+    assert rig.refresher.is_unwelcome()
     rig.clock.advance(wall=HOUR_S, boot=1)
     assert rig.refresher.backoff_left_s() <= 0
-    assert not rig.refresher.is_unwelcome
+    assert not rig.refresher.is_unwelcome()
 
 
 @in_virtual_time
@@ -1319,12 +1319,12 @@ async def test_look_is_due_once_the_interval_has_passed_by_either_clock(setup: S
     rig = setup.rig()
     await rig.refresh()
     rig.clock.advance(29.9)
-    assert not rig.refresher.is_due
+    assert not rig.refresher.is_due()
     rig.clock.advance(wall=0.1)
-    assert rig.refresher.is_due
+    assert rig.refresher.is_due()
     await rig.refresh()
     rig.clock.advance(boot=30)
-    assert rig.refresher.is_due
+    assert rig.refresher.is_due()
 
 
 @in_virtual_time
@@ -1332,9 +1332,9 @@ async def test_look_is_due_before_what_is_held_expires(setup: Setup) -> None:  #
     rig = expiring(setup, after_s=10)
     await rig.refresh()
     rig.clock.advance(7.9)
-    assert not rig.refresher.is_due
+    assert not rig.refresher.is_due()
     rig.clock.advance(0.1)
-    assert rig.refresher.is_due
+    assert rig.refresher.is_due()
 
 
 @in_virtual_time
@@ -1344,9 +1344,9 @@ async def test_look_is_not_due_within_the_backoff(setup: Setup) -> None:
     rig.clock.advance(30)
     away(rig.source)
     await rig.refresh()
-    assert not rig.refresher.is_due
+    assert not rig.refresher.is_due()
     await rig.pass_backoff()
-    assert rig.refresher.is_due
+    assert rig.refresher.is_due()
 
 
 @in_virtual_time
