@@ -32,14 +32,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, strict, of the package and of its tests."""
-    session.install(*groups("types"), ".")
+    session.install(*groups("types"), ".[gcp,azure]")
     session.run("mypy", "--cache-dir", ".cache/mypy")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit tests, and the branch coverage of the modules that decide what is served."""
-    session.install(*groups("tests"), "-e", ".")
+    session.install(*groups("tests"), "-e", ".[gcp,azure]")
     session.run("coverage", "run", "-m", "pytest", "tests/unit", *session.posargs)
     if not session.posargs:
         for module in (
@@ -56,14 +56,14 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Real processes, sockets, signals and servers."""
-    session.install(*groups("tests"), ".")
+    session.install(*groups("tests"), ".[gcp,azure]")
     session.run("pytest", "tests/integration", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """What the agent costs, beside what it may cost; needs wrk, and some three minutes."""
-    session.install(".")
+    session.install(*groups("tests"), ".")
     session.run("python", "-m", "bench", *session.posargs, env={"PYTHONPATH": "tests"})
 
 

@@ -10,19 +10,13 @@ import base64
 import contextlib
 import hashlib
 import http.client
-import json
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar, Literal, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
+from fake_service import Asked, FakeService, Reply
 from fakes import ENVIRONMENT, IDENTITY
 from moto_server import Moto, aws_environment
-
-Mode: TypeAlias = Literal["up", "down", "reset", "limited", "denied"]
 
 PATH = f".clef/packed/{IDENTITY}/{ENVIRONMENT}.age.json"
 #: A branch whose name has a slash, and characters that a URL encodes.
@@ -30,63 +24,14 @@ BRANCH = "release/2026 #1"
 COMMIT = "5b1f1ee2b1c1a7c9a8fd32d2d9a1c0f6d7f0c111"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One request: the target is path and query as they came."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return {k: v[0] for k, v in parse_qs(urlsplit(self.target).query).items()}
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def json(cls, status: int, document: object, **headers: str) -> Reply:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return cls(
-            status,
-            json.dumps(document).encode(),
-            {"Content-Type": "application/json; charset=utf-8", **names},
-        )
-
-
-class Store:
-    """A server that holds ``data`` and asks for ``token``."""
+class Store(FakeService):
+    """A server that holds ``data``."""
 
     name: ClassVar[str]
 
     def __init__(self) -> None:
+        super().__init__()
         self.data = b""
-        self.token = "the-token-for-the-store"
-        self.mode: Mode = "up"
-        self.retry_after_s = 3600
-        self.port = 0
-        self.asked: list[Asked] = []
-        self.answered: list[Reply] = []
-
-    # --- what a test uses -----------------------------------------------------------------------
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What makes an agent read from here."""
-        raise NotImplementedError
 
     def put(self, data: bytes) -> None:
         self.data = data
@@ -99,75 +44,6 @@ class Store:
     def not_modified(self) -> int:
         """Answers that say, without the content, that it is what the agent has."""
         return sum(reply.status == 304 for reply in self.answered)
-
-    # --- what a store of one kind does ----------------------------------------------------------
-
-    def answer(self, asked: Asked) -> Reply:
-        raise NotImplementedError
-
-    def refuse(self, asked: Asked) -> Reply:
-        """As this kind refuses a token; it repeats it, to see whether that gets into a log."""
-        return Reply.json(403, {"message": f"no access for {self.token}", "got": [*asked.headers]})
-
-    def limit(self) -> Reply:
-        return Reply.json(429, {"message": "slow down"}, Retry_After=str(self.retry_after_s))
-
-    # --- serving --------------------------------------------------------------------------------
-
-    def _reply(self, asked: Asked) -> Reply:
-        if self.mode == "down":
-            return Reply.json(503, {"message": f"down, {self.token}"})
-        if self.mode == "limited":
-            return self.limit()
-        if self.mode == "denied":
-            return self.refuse(asked)
-        return self.answer(asked)
-
-    def handle(self, request: BaseHTTPRequestHandler) -> None:
-        length = int(request.headers.get("Content-Length") or 0)
-        request.rfile.read(length)
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        asked = Asked(request.command, request.path, headers)
-        self.asked.append(asked)
-        if self.mode == "reset":
-            request.close_connection = True
-            return
-        reply = self._reply(asked)
-        self.answered.append(reply)
-        request.send_response(reply.status)
-        for name, value in reply.headers.items():
-            request.send_header(name, value)
-        if "Content-Length" not in reply.headers:
-            request.send_header("Content-Length", str(len(reply.body)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(reply.body)
-
-
-@contextlib.contextmanager
-def serving(store: Store) -> Iterator[Store]:
-    """``store``, listening on a port of its own."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _handle(self) -> None:
-            with contextlib.suppress(ConnectionError):
-                store.handle(self)
-
-        do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815  # their names there
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        store.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield store
-        finally:
-            server.shutdown()
 
 
 def blob_id(data: bytes) -> str:

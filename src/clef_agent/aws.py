@@ -8,6 +8,7 @@ Source: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -28,9 +29,6 @@ ATTEMPTS: Final = 2
 #: Where nothing gives credentials, the chain is walked again after so many seconds: its last link,
 #: the metadata service, takes a second to be found missing.
 _LOOK_AGAIN_S: Final = 60.0
-
-#: More of a service's own words than this is not shown.
-_MAX_WORDS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,25 +172,25 @@ Kind: TypeAlias = Literal["answered", "unreachable", "no_credentials", "misconfi
 class AwsFailure:
     """What a failed call amounts to; ``str()`` of it is safe to log.
 
-    ``code`` and ``status`` are the service's where it answered, else "" and 0; ``headers`` have
-    lower-case names.
+    ``code`` and ``status`` are the service's where it answered, else "" and 0; ``words`` are ours
+    where it did not. ``headers`` have lower-case names.
     """
 
     kind: Kind
-    words: str
+    words: str = ""
     code: str = ""
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.words}" if self.code else self.words
+        return self.words or self.code or f"status {self.status}"
 
 
 def explain(exc: Exception) -> AwsFailure | None:
     """What ``exc``, raised by a client or by making one, amounts to; None where it is not AWS's.
 
-    Texts of exceptions are not repeated, but for what a service says of itself: they hold URLs,
-    and the output of programs that print credentials.
+    Texts are not repeated, a service's own neither: they hold URLs, the output of programs that
+    print credentials, and whatever a service repeats of a request.
 
     Source: https://docs.aws.amazon.com/botocore/latest/reference/ (botocore.exceptions)
     """
@@ -215,9 +213,14 @@ def explain(exc: Exception) -> AwsFailure | None:
         return AwsFailure("unreachable", f"the answer broke off or was altered ({name})")
     if isinstance(exc, aws.BotoCoreError):
         return AwsFailure("misconfigured", f"AWS cannot be asked so ({name})")
+    if isinstance(exc, OSError | ValueError | KeyError):
+        # botocore wraps what the network does, but not what reading a token's file or a
+        # credential program's output does.
+        return AwsFailure("no_credentials", f"no AWS credentials could be had ({name})")
     return None
 
 
+_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}", re.ASCII)
 #: Names, because not all of them are there in each version of botocore.
 _NO_CREDENTIALS: Final = (
     "PartialCredentialsError",
@@ -247,12 +250,11 @@ def _of(module: Any, names: tuple[str, ...]) -> tuple[type[Exception], ...]:
 
 def _answered(exc: Any) -> AwsFailure:
     response: Mapping[str, Any] = exc.response
-    error, about = response.get("Error", {}), response.get("ResponseMetadata", {})
-    words = " ".join(str(error.get("Message") or "").split())[:_MAX_WORDS]
+    code = str(response.get("Error", {}).get("Code") or "")
+    about = response.get("ResponseMetadata", {})
     return AwsFailure(
         "answered",
-        words if words.isprintable() else "",
-        code=str(error.get("Code") or ""),
+        code=code if _CODE.fullmatch(code) else "",
         status=int(about.get("HTTPStatusCode") or 0),
         headers={str(k).lower(): str(v) for k, v in about.get("HTTPHeaders", {}).items()},
     )

@@ -27,6 +27,13 @@ def harden_process() -> None:
     """No core dumps, no reading of our memory by the same user, no files that others can read."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumps()
+
+
+def forbid_dumps() -> None:
+    """No core dumps, no reading of our memory by the same user; a program that takes this
+    process's place, or is started by it, does not inherit that.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 

@@ -57,16 +57,16 @@ class _Json(logging.Formatter):
         return json.dumps({name: value[:_MAX_JSON_CHARS] for name, value in line.items()})
 
 
-def one_line(text: str) -> str:
-    """``text`` as one printable line that UTF-8 can carry, cut where it is longer than a page.
+def one_line(text: str, max_bytes: int = _MAX_LINE_BYTES) -> str:
+    """``text`` with nothing in it that ends a line, cut where it exceeds ``max_bytes`` of UTF-8.
 
     One event is one line: whoever writes the store must not be able to forge another.
     """
     line = _UNPRINTABLE.sub(_escaped, text)
     octets = line.encode("utf-8")
-    if len(octets) <= _MAX_LINE_BYTES:
+    if len(octets) <= max_bytes:
         return line
-    return octets[:_MAX_LINE_BYTES].decode("utf-8", "ignore") + "..."
+    return octets[:max_bytes].decode("utf-8", "ignore") + "..."
 
 
 def _escaped(match: re.Match[str]) -> str:

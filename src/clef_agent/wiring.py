@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, assert_never
@@ -26,6 +26,7 @@ from clef_agent.config import Config
 from clef_agent.decrypt import Decryptor
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
+from clef_agent.errors import NotLoaded
 from clef_agent.hardening import raise_descriptor_limit
 from clef_agent.kms.aws import AwsKms
 from clef_agent.kms.azure import AzureKeys
@@ -56,27 +57,47 @@ if TYPE_CHECKING:
 _SWITCH_INTERVAL_S: Final = 0.001
 
 
-def assemble(config: Config, env: Mapping[str, str], source: Source | None = None) -> Agent:
-    """An agent for ``config``, with its sockets bound and nothing else done.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """What fetches, proves and keeps secrets; who serves them is another matter."""
 
-    ``env`` says where a generated token's file may lie, and has what OpenTelemetry and AWS
-    read. ``source`` stands in for the configured one.
+    source: Source
+    key_services: Mapping[str, KeyService]
+    decryptor: Decryptor
+    memory: Memory
+    keeper: CopyKeeper
+    refresher: Refresher
+    provider: SecretsProvider
+    clock: Clock
+    metrics: Metrics
+    telemetry: Telemetry
+    emit: events.Emit
 
-    Raises:
-        PortInUse, ListenFailed, TokenUnusable
+    async def aclose(self) -> None:
+        """Lets go of secrets, and of connections to others."""
+        self.memory.wipe(NotLoaded)
+        await self.source.aclose()
+        for service in self.key_services.values():
+            await service.aclose()
+
+
+def make_core(
+    config: Config,
+    env: Mapping[str, str],
+    source: Source | None = None,
+    *,
+    with_telemetry: bool = False,
+) -> Core:
+    """The core of an agent for ``config``; nothing is asked yet.
+
+    ``source`` stands in for the configured one.
     """
     aws = Aws(env)
     source = source or make_source(config.source, aws)
-    # The limit first: sockets and connections count against it.
-    descriptors = raise_descriptor_limit()
-    # A thread that reads a large artifact hands the interpreter back five times as often as it
-    # would by default; each turn of the event loop may have to ask for it more than once.
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    sockets, token = _claim(config, env)
     clock = SystemClock()
     memory = Memory(config.cache_ttl_s)
     metrics = Metrics()
-    telemetry = _telemetry(config, env, source, clock)
+    telemetry = _telemetry(config, env, source, clock) if with_telemetry else NoTelemetry()
     listeners: list[events.Emit] = [metrics, LogLines(clock), telemetry]
 
     def emit(event: events.Event) -> None:
@@ -109,25 +130,56 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     )
     provider = _provider(config, memory, refresher, clock, decryptor)
     listeners.append(lambda _: provider.changed())
-    return Agent(
+    return Core(
         source=source,
-        provider=provider,
-        refresher=refresher,
+        key_services=key_services,
+        decryptor=decryptor,
         memory=memory,
         keeper=keeper,
-        decryptor=decryptor,
+        refresher=refresher,
+        provider=provider,
         clock=clock,
-        began=clock.now(),
-        emit=emit,
         metrics=metrics,
         telemetry=telemetry,
+        emit=emit,
+    )
+
+
+def assemble(config: Config, env: Mapping[str, str], source: Source | None = None) -> Agent:
+    """An agent for ``config``, with its sockets bound and nothing else done.
+
+    ``env`` says where a generated token's file may lie, and has what OpenTelemetry and AWS
+    read. ``source`` stands in for the configured one.
+
+    Raises:
+        PortInUse, ListenFailed, TokenUnusable
+    """
+    # The limit first: sockets and connections count against it.
+    descriptors = raise_descriptor_limit()
+    # A thread that reads a large artifact hands the interpreter back five times as often as it
+    # would by default; each turn of the event loop may have to ask for it more than once.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    core = make_core(config, env, source, with_telemetry=True)
+    sockets, token = _claim(config, env)
+    return Agent(
+        source=core.source,
+        provider=core.provider,
+        refresher=core.refresher,
+        memory=core.memory,
+        keeper=core.keeper,
+        decryptor=core.decryptor,
+        clock=core.clock,
+        began=core.clock.now(),
+        emit=core.emit,
+        metrics=core.metrics,
+        telemetry=core.telemetry,
         listener=Listener(descriptors=descriptors),
         sockets=sockets,
         token=token,
-        key_services=tuple(key_services.values()),
+        key_services=tuple(core.key_services.values()),
         read_token=lambda: _read_token(config, token),
         bearer=BearerToken(token.value),
-        warm_ups=tuple(_warm_ups(config, source, key_services)),
+        warm_ups=tuple(_warm_ups(config, core.source, core.key_services)),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import idle, just_in_time, start, swaps, throughput, wrk
+from bench import aws, idle, just_in_time, start, swaps, throughput, wrk
 from bench.figures import Figure, table
 from bench.processes import MeasurementFailed
 
@@ -23,6 +23,7 @@ _PARTS: Final[Mapping[str, Callable[[Path], list[Figure]]]] = {
     "just-in-time": just_in_time.measure,
     "swaps": swaps.measure,
     "idle": idle.measure,
+    "aws": aws.measure,
 }
 _NEED_WRK: Final = frozenset(("throughput", "just-in-time", "swaps"))
 

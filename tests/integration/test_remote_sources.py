@@ -26,6 +26,7 @@ from clef_agent.regular_file import read_regular_file
 from clef_agent.schedule import Schedule
 from clef_agent.wiring import make_source
 from command_line import clef_agent
+from fake_service import Reply, serving
 from fakes import AGE_KEY, AGE_RECIPIENT, ENVIRONMENT, IDENTITY, PAYLOAD, FakeClock, packed
 from moto_server import Moto, moto_server
 from refresh_fakes import FakeKeeper, Recorder
@@ -35,10 +36,8 @@ from stores import (
     BitbucketServerStore,
     GitHubStore,
     GitLabStore,
-    Reply,
     S3Store,
     Store,
-    serving,
 )
 
 INTERVAL_S = 5

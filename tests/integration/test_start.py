@@ -154,31 +154,6 @@ def test_a_taken_port_stops_the_agent_before_it_asks_the_source(tmp_path: Path) 
         assert store.asked_at == []
 
 
-@pytest.mark.parametrize(
-    ("source", "named"),
-    [
-        ({"CLEF_AGENT_SOURCE": "s3://bucket/artifact.json"}, "S3"),
-        (
-            {
-                "CLEF_AGENT_VCS_PROVIDER": "github",
-                "CLEF_AGENT_VCS_REPO": "team/secrets",
-                "CLEF_AGENT_VCS_TOKEN": "vcs-token",
-                "CLEF_AGENT_VCS_IDENTITY": "api",
-                "CLEF_AGENT_VCS_ENVIRONMENT": "production",
-            },
-            "github",
-        ),
-    ],
-)
-def test_a_source_that_this_version_cannot_read_is_refused_by_name(
-    tmp_path: Path, source: dict[str, str], named: str
-) -> None:
-    with AgentProcess(tmp_path, {**source, "CLEF_AGENT_AGE_KEY": AGE_KEY}) as agent:
-        assert problems(agent) == [f"this version cannot read from {named} yet"]
-    assert agent.out == ""
-    assert "vcs-token" not in agent.said
-
-
 def test_what_waiting_cannot_mend_ends_the_start_at_once(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

@@ -116,6 +116,19 @@ def test_a_token_file_may_be_a_symlink_as_kubernetes_mounts_it(
     assert served(env, absent, token_file=str(tmp_path / "token")).value == "mounted"
 
 
+def test_a_token_file_may_be_one_that_the_group_reads_as_systemd_hands_out_credentials(
+    env: dict[str, str], absent: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("credential\n")
+    path.chmod(0o440)
+    tmp_path.chmod(0o500)
+
+    assert served(env, absent, token_file=str(path)).value == "credential"
+    assert find_token(env={**env, "CLEF_AGENT_TOKEN_FILE": str(path)}, port=PORT) == "credential"
+    tmp_path.chmod(0o700)
+
+
 def test_a_token_file_that_does_not_exist_yet_receives_the_generated_token(
     env: dict[str, str], absent: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from clef_agent import __version__
-from clef_agent.cli import artifacts, client
+from clef_agent.cli import artifacts, client, execute
 from clef_agent.cli.failure import FAILED, Failure, report
 from clef_agent.errors import ClefError
 
@@ -86,6 +86,10 @@ def dev(
 
     serve(file)
 
+
+app.command("exec", rich_help_panel="Run", context_settings={"allow_interspersed_args": False})(
+    execute.execute
+)
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Ask the running agent": (

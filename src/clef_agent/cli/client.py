@@ -168,7 +168,7 @@ def _unreadiness(agent: Agent, timeout_s: float) -> Failure | None:
         return None
     reason = answer.text("reason")
     if answer.status != _UNAVAILABLE or not reason:
-        return _failure(agent, answer)
+        return failure_of(agent, answer)
     return Failure(f"not ready: {reason}", _UNREADY_HINTS.get(reason, "See the agent's log."))
 
 
@@ -196,10 +196,10 @@ def _paths(key: str) -> list[str]:
 
 def _demand_ok(agent: Agent, answer: Answer) -> None:
     if answer.status != _OK:
-        raise _failure(agent, answer)
+        raise failure_of(agent, answer)
 
 
-def _failure(agent: Agent, answer: Answer) -> Failure:
+def failure_of(agent: Agent, answer: Answer) -> Failure:
     """What an answer that nobody hoped for means, in words."""
     error, reason, detail = (answer.text(name) for name in ("error", "reason", "detail"))
     if answer.status == _UNAUTHORIZED:

@@ -29,8 +29,10 @@ def _upload(data: bytes, output: str) -> None:
     from clef_agent.aws import Aws
     from clef_agent.config.s3_url import parse_s3_url
     from clef_agent.errors import SourceError
+    from clef_agent.log import silence_libraries
     from clef_agent.sources.s3_upload import upload
 
+    silence_libraries()
     location = parse_s3_url(output)
     if location is None:
         raise Failure("--output names no object in S3", "It is s3://BUCKET/KEY, or s3://ARN/KEY.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from clef_agent.cli.failure import Failure
 from clef_agent.errors import ConfigInvalid, UnwrapFailed
+from clef_agent.log import silence_libraries
 
 if TYPE_CHECKING:
     from clef_agent.artifact.pack import WrappedKey
@@ -98,6 +99,7 @@ def _services() -> dict[str, KeyService]:
 
 
 def _run(work: Coroutine[Any, Any, T], hint: str) -> T:
+    silence_libraries()
     try:
         return asyncio.run(work)
     except UnwrapFailed as exc:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -16,6 +17,8 @@ from clef_agent.errors import ClefError, ConfigInvalid, ExtensionsApiFailed
 from clef_agent.hardening import forget_secret_variables, harden_process
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.daemon import Daemon
+from clef_agent.lifecycle.supervisor import UNSUPERVISED, Supervisor
+from clef_agent.lifecycle.systemd import supervisor_in
 from clef_agent.log import LOGGER
 from clef_agent.log import configure as configure_log
 from clef_agent.regular_file import read_regular_file
@@ -41,15 +44,19 @@ def run_agent(extension_name: str | None = None) -> int:
     configure_log("json" if env.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json" else "text")
     if authority := env.get(_LAMBDA):
         return _run_in_lambda(authority, extension_name or _started_file(), env)
+    supervisor = _supervisor_in(os.environ)
     try:
         config = _configure(env)
-        return run_daemon(lambda: assemble(config, env))
+        return run_daemon(lambda: assemble(config, env), supervisor=supervisor)
     except ClefError as exc:
         return _cannot_start(exc)
 
 
 def run_daemon(
-    assemble: Callable[[], Agent], *, on_ready: Callable[[Agent], None] = lambda _: None
+    assemble: Callable[[], Agent],
+    *,
+    on_ready: Callable[[Agent], None] = lambda _: None,
+    supervisor: Supervisor = UNSUPERVISED,
 ) -> int:
     """Runs what ``assemble`` makes as a daemon; calls ``on_ready`` once it can serve.
 
@@ -62,7 +69,8 @@ def run_daemon(
 
     async def run() -> ClefError | None:
         agent = assemble()
-        return await Daemon(agent, on_ready=lambda: on_ready(agent)).run()
+        daemon = Daemon(agent, on_ready=lambda: on_ready(agent), supervisor=supervisor)
+        return await daemon.run()
 
     failure = _on_loop(run)
     return 0 if failure is None else _failed(failure, f"the first load failed: {failure}")
@@ -128,6 +136,14 @@ def _on_loop(run: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def _cannot_start(error: ClefError) -> int:
     return _failed(error, *(error.problems if isinstance(error, ConfigInvalid) else (str(error),)))
+
+
+def _supervisor_in(environ: MutableMapping[str, str]) -> Supervisor:
+    pids = [os.getpid()]
+    if getattr(sys, "frozen", False):
+        # The one-file executable is two processes; the manager started, and watches, the outer one.
+        pids.append(os.getppid())
+    return supervisor_in(environ, pids=pids, monotonic_us=lambda: time.monotonic_ns() // 1000)
 
 
 def _failed(error: ClefError, *problems: str) -> int:

@@ -116,7 +116,7 @@ class AwsKms:
         region = self._aws.region()
         if region is None:
             raise UnwrapFailed(
-                "the envelope's key id names no region, and none is configured: set AWS_REGION,"
+                "the key id names no region, and none is configured: set AWS_REGION,"
                 " or pack with the key's ARN"
             )
         return region

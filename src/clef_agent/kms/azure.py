@@ -136,6 +136,9 @@ class _Tokens:
         """
         with self._lock:
             token, expires_on = self._held.get(domain, ("", 0))
+            if fresh:
+                # It keeps its tokens, too, for as long as they should be good.
+                self._credentials.pop(_AUTHORITIES[domain], None)
             if fresh or expires_on - _EARLY_S < time.time():
                 token, expires_on = self._acquired(domain)
                 self._held[domain] = token, expires_on

@@ -36,8 +36,8 @@ class Agent:
     """The parts of one agent, each already made, none yet at work.
 
     ``began`` is when it was made; ``emit`` tells all who listen. ``read_token`` reads the token
-    anew from where it was configured, or gives the one in use. ``warm_ups`` load what the first
-    fetch needs, beside the listener's coming up.
+    anew from where it was configured, or gives the one in use.
+    ``warm_ups`` load what the first fetch needs, beside the listener's coming up.
     """
 
     source: Source

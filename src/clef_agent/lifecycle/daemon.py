@@ -12,6 +12,7 @@ from clef_agent.errors import ClefError
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.polling import Polling
 from clef_agent.lifecycle.startup import first_load
+from clef_agent.lifecycle.supervisor import UNSUPERVISED, Supervisor
 from clef_agent.log import LOGGER
 
 _STOPPING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -24,12 +25,20 @@ _SETTLE_S: Final = 0.5
 class Daemon:
     """Listens, loads, polls, and leaves when told to.
 
-    ``on_ready`` is called once, when the first secrets can be served.
+    ``on_ready`` is called once, when the first secrets can be served; ``supervisor`` hears of that
+    and of all that comes after.
     """
 
-    def __init__(self, agent: Agent, *, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        on_ready: Callable[[], None],
+        supervisor: Supervisor = UNSUPERVISED,
+    ) -> None:
         self._agent = agent
         self._on_ready = on_ready
+        self._supervisor = supervisor
         self._polling = Polling(agent.refresher, agent.memory, agent.clock)
         self._stopping = asyncio.Event()
 
@@ -41,11 +50,14 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self._agent.listen()
         serving = loop.create_task(self._serve())
+        watching = loop.create_task(self._supervisor.watch(self._agent.listener.is_serving))
         stopping = loop.create_task(self._stopping.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        watching.cancel()
         failure = await serving if serving.done() else None
         serving.cancel()
+        self._supervisor.stopping(failure)
         self._agent.stopped("signal" if failure is None else "error")
         self._agent.provider.drain()
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
@@ -61,7 +73,7 @@ class Daemon:
         agent = self._agent
         LOGGER.info("source: %s", agent.source.describe())
         LOGGER.info("mode: %s", agent.provider.mode)
-        failure = await first_load(agent.refresher, agent.memory, asyncio.sleep)
+        failure = await first_load(agent.refresher, agent.memory, self._pause)
         if failure is not None:
             return failure
         LOGGER.info("token: [set]")
@@ -69,8 +81,18 @@ class Daemon:
         LOGGER.info("Agent ready. Polling for updates.")
         agent.started()
         self._on_ready()
+        self._supervisor.serving(agent.provider.status())
+        agent.refresher.when_landed(self._tell_supervisor)
         await self._polling.run()
         raise AssertionError("polling ends by cancellation only")
+
+    async def _pause(self, seconds: float) -> None:
+        self._supervisor.retrying(seconds)
+        await asyncio.sleep(seconds)
+
+    def _tell_supervisor(self) -> None:
+        if not self._polling.is_awaited:  # else the refresh that a reload waits for is yet to come
+            self._supervisor.serving(self._agent.provider.status())
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -81,6 +103,9 @@ class Daemon:
         self._stopping.set()
 
     def _reload(self) -> None:
+        if self._stopping.is_set():
+            return
         LOGGER.info("reloading keys and token, and refreshing")
+        self._supervisor.reloading()
         self._agent.reload()
         self._polling.wake()

@@ -36,6 +36,11 @@ class Polling:
         self._due = -math.inf
         self._stirred.set()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has asked for a look that has not begun yet."""
+        return self._due == -math.inf
+
     async def run(self) -> None:
         """Polls until cancelled."""
         loop = asyncio.get_running_loop()
@@ -54,7 +59,7 @@ class Polling:
 
     def _plan(self) -> None:
         """Sets the next look by the refresh that has just ended."""
-        if self._due > -math.inf:  # else somebody has asked for another since it began
+        if not self.is_awaited:
             self._due = asyncio.get_running_loop().time() + self._refresher.delay_s()
         self._stirred.set()
 

@@ -93,6 +93,14 @@ def _remove_stale_socket(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "in use")
 
 
+def takes_connections(listening: socket.socket) -> bool:
+    """Whether the system takes connections for ``listening``."""
+    try:
+        return bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # somebody closed the descriptor
+        return False
+
+
 class Listener:
     """Serves applications on sockets that are bound already.
 
@@ -134,6 +142,17 @@ class Listener:
         else:
             server = await loop.create_server(factory, sock=listening, backlog=_BACKLOG)
         self._servers.append(server)
+
+    def is_serving(self) -> bool:
+        """Whether each of the sockets still takes connections.
+
+        The kernel is asked, and not a connection of our own made: that would fail in a flood of
+        others, too, and a restart helps against none.
+        """
+        return all(
+            server.is_serving() and all(map(takes_connections, server.sockets))
+            for server in self._servers
+        )
 
     async def drain(self, deadline_s: float) -> None:
         """No new connections; requests under way are finished until the deadline, then cut."""

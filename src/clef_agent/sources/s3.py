@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -109,7 +110,7 @@ class S3Source:
         try:
             # botocore follows a bucket to its region by itself, once, and remembers it.
             response = self._aws.client(self._kind()).get_object(**request)
-            with response["Body"] as body:
+            with closing(response["Body"]) as body:
                 data = self._read(response, body, until)
         except Exception as exc:
             failure = explain(exc)
@@ -161,7 +162,7 @@ class S3Source:
             asked_s = retry_after_s(failure.headers.get("retry-after"), wall=wall)
             return SourceBusy(message, retry_after_s=asked_s)
         if code == "InvalidObjectState":
-            return SourceUnusable(f"{message} It is archived: restore it, or store it anew")
+            return SourceUnusable(f"{message}: it is archived: restore it, or store it anew")
         if code in _DENIED_CODES or status in DENIED:
             return SourceDenied(
                 f"{message} (where s3:ListBucket is not allowed, a missing key is answered so, too)"
@@ -169,5 +170,5 @@ class S3Source:
         if code in _MISSING_CODES or status in MISSING:
             return SourceMissing(message)
         if status in _REDIRECTION:
-            return SourceUnusable(f"{message} The bucket lies in another region: set AWS_REGION")
+            return SourceUnusable(f"{message}: the bucket lies in another region: set AWS_REGION")
         return SourceUnusable(message)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clef_agent.cli.endpoint import Agent, TcpEndpoint, UnixEndpoint, parse_endpoint
+from clef_agent.cli.endpoint import Agent, parse_endpoint
 from clef_agent.cli.failure import Failure
+from clef_agent.client import TcpEndpoint, UnixEndpoint
 
 
 @pytest.mark.parametrize(

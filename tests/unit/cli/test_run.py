@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from clef_agent.cli.run import run_daemon
+from clef_agent.cli.run import _supervisor_in, run_daemon
 from clef_agent.errors import PortInUse
 from clef_agent.lifecycle.agent import Agent
+from notify_listener import listening
+from refresh_fakes import in_virtual_time
 
 _LEAVES_WITH_A_HUNG_THREAD = """
 import sys, threading
@@ -55,3 +59,22 @@ def test_what_cannot_be_assembled_is_raised_to_the_caller() -> None:
 
     with pytest.raises(PortInUse):
         run_daemon(assemble)
+
+
+@pytest.mark.parametrize(("is_frozen", "signs"), [(False, 0), (True, 1)])
+def test_the_outer_process_of_a_one_file_executable_may_be_the_watched_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_frozen: bool, signs: int
+) -> None:
+    monkeypatch.setattr(sys, "frozen", is_frozen, raising=False)
+
+    @in_virtual_time
+    async def watch(address: str) -> None:
+        environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "10000000"}
+        supervisor = _supervisor_in({**environ, "WATCHDOG_PID": str(os.getppid())})
+        watching = asyncio.create_task(supervisor.watch(lambda: True))
+        await asyncio.sleep(6)
+        watching.cancel()
+
+    with listening(tmp_path / "notify") as manager:
+        watch(manager.address)
+        assert len(manager.of("WATCHDOG")) == signs

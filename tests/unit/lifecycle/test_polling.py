@@ -194,3 +194,24 @@ async def test_who_wakes_the_timer_during_a_look_gets_another_one_after_it() -> 
         assert len(rig.source.requests) == asked
         await asyncio.sleep(14.5)
         assert len(rig.source.requests) == asked + 1
+
+
+@in_virtual_time
+async def test_a_look_is_awaited_from_being_asked_for_until_it_begins() -> None:
+    rig = set_up(packed(), interval_s=60)
+    seen = []
+    async with polling(rig) as timer:
+        await asyncio.sleep(0.001)
+        seen.append(timer.is_awaited)
+        rig.source.gate = asyncio.Event()
+        timer.wake()
+        seen.append(timer.is_awaited)
+        await asyncio.sleep(0.001)
+        seen.append(timer.is_awaited)
+        timer.wake()  # the look under way may have begun with what was configured before
+        await asyncio.sleep(1)
+        seen.append(timer.is_awaited)
+        rig.source.gate.set()
+        await asyncio.sleep(0.001)
+        seen.append(timer.is_awaited)
+    assert seen == [False, True, False, True, False]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clef_agent.errors import ListenFailed, PortInUse
-from clef_agent.server.listener import Listener, bind_port, bind_unix
+from clef_agent.server.listener import Listener, bind_port, bind_unix, takes_connections
 from server_fakes import (
     HEALTH,
     LOOPS,
@@ -113,6 +113,15 @@ def test_a_path_that_cannot_be_bound_is_refused(path: str, where: str) -> None:
         bind_unix(where)
 
 
+def test_only_a_socket_that_listens_takes_connections(path: str) -> None:
+    with bind_port(0) as listening, bind_unix(path) as unix:
+        assert takes_connections(listening)
+        assert takes_connections(unix)
+        listening.shutdown(socket.SHUT_RDWR)
+        assert not takes_connections(listening)
+    assert not takes_connections(unix)
+
+
 # --- serving and draining ---------------------------------------------------------------------
 
 
@@ -134,6 +143,16 @@ def test_a_unix_socket_serves_whatever_the_host_and_is_removed_at_the_end(
         await wire.close()
         await listener.drain(5.0)
         assert not os.path.lexists(path)  # noqa: ASYNC240  # nobody else is served meanwhile
+
+    run(test(), loop_factory)
+
+
+def test_it_serves_until_it_is_drained(loop_factory: LoopFactory) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            assert server.listener.is_serving()
+            await server.listener.drain(5.0)
+            assert not server.listener.is_serving()
 
     run(test(), loop_factory)
 

@@ -1,0 +1,195 @@
+"""Secrets as environment variables of another program: their names, and which are refused. Pure.
+
+Whoever writes the store chooses the names. A variable that makes a program load or run something
+would let them run code here, so it is refused unless the person who starts the program names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from clef_agent.artifact.pack import Payload
+from clef_agent.cli.failure import Failure, printable
+
+#: Source: https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+#: What steers the loader, the C library, shells and interpreters, and what they start.
+#: Source: ld.so(8), environ(7), bash(1), and the manuals of the languages
+_STEERING_PREFIXES: Final = (
+    "LD_",
+    "DYLD_",
+    "MALLOC_",
+    "BASH_FUNC_",
+    "PYTHON",
+    "PERL5",
+    "RUBY",
+    "GIT_",
+    "LUA_",
+    "COR_",
+    "CORECLR_",
+    "DOTNET_",
+    "npm_config_",
+    "NPM_CONFIG_",
+)
+_STEERING: Final = frozenset(
+    (
+        "PATH",
+        "IFS",
+        "ENV",
+        "HOME",
+        "SHELL",
+        "BASH_ENV",
+        "BASHOPTS",
+        "SHELLOPTS",
+        "PS4",
+        "PROMPT_COMMAND",
+        "ZDOTDIR",
+        "CDPATH",
+        "GCONV_PATH",
+        "GETCONF_DIR",
+        "GLIBC_TUNABLES",
+        "HOSTALIASES",
+        "LOCPATH",
+        "NLSPATH",
+        "RES_OPTIONS",
+        "RESOLV_HOST_CONF",
+        "TZDIR",
+        "TERMINFO",
+        "TERMINFO_DIRS",
+        "TERMCAP",
+        "TMPDIR",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "NODE_REPL_EXTERNAL_MODULE",
+        "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS",
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "JAVA_HOME",
+        "MAVEN_OPTS",
+        "GRADLE_OPTS",
+        "PERLLIB",
+        "PERL_MM_OPT",
+        "GEM_HOME",
+        "GEM_PATH",
+        "BUNDLE_GEMFILE",
+        "PHPRC",
+        "PHP_INI_SCAN_DIR",
+        "OPENSSL_CONF",
+        "OPENSSL_MODULES",
+        "OPENSSL_ENGINES",
+        "SSH_ASKPASS",
+        "SUDO_ASKPASS",
+        "EDITOR",
+        "VISUAL",
+        "PAGER",
+        "BROWSER",
+        "LESSOPEN",
+        "LESSCLOSE",
+        "MANPAGER",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How secrets are named, and which are taken.
+
+    ``only`` are names as ``ns__KEY`` or as the variable's, before ``prefix``; () takes all.
+    """
+
+    only: tuple[str, ...] = ()
+    prefix: str = ""
+    strips_namespace: bool = False
+    skips_invalid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Values by the variable's name, and a sentence for each secret that was left out."""
+
+    values: Mapping[str, str] = field(repr=False)
+    skipped: tuple[str, ...] = ()
+
+
+def variables_of(payload: Payload, naming: Naming) -> Variables:
+    """The variables that ``payload`` becomes.
+
+    Raises:
+        Failure: two secrets would have one name, a name or a value cannot be a variable's, one
+            would steer the program, or one of ``only`` is not there. No value is in its text.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for full, bare, value in _entries(payload):
+        base = bare if naming.strips_namespace else full.replace("/", "__", 1)
+        if not _is_wanted(naming.only, full, base):
+            continue
+        name = naming.prefix + base
+        if name in found:
+            raise Failure(
+                f"{printable(found[name][0])} and {printable(full)} would both be the variable"
+                f" {printable(name)}",
+                "Name one of them with --only, or leave --strip-namespace out.",
+            )
+        found[name] = full, value
+    _demand_all(naming.only, [(full, name) for name, (full, _) in found.items()], naming.prefix)
+    values: dict[str, str] = {}
+    skipped: list[str] = []
+    for name, (full, value) in found.items():
+        why_not = _why_not(name, value, is_named=bool(naming.only))
+        if why_not is None:
+            values[name] = value
+        elif naming.skips_invalid:
+            skipped.append(f"{printable(full)} is left out: {why_not}")
+        else:
+            raise Failure(
+                f"{printable(full)} cannot be a variable: {why_not}",
+                "--skip-invalid goes on without it; --only names those that are wanted.",
+            )
+    return Variables(values, tuple(skipped))
+
+
+def _entries(payload: Payload) -> list[tuple[str, str, str]]:
+    """``ns/KEY`` or ``KEY``, the bare key, and the value of each secret."""
+    entries: list[tuple[str, str, str]] = []
+    for outer, inner in payload.items():
+        if isinstance(inner, str):
+            entries.append((outer, outer, inner))
+        else:
+            entries.extend((f"{outer}/{key}", key, value) for key, value in inner.items())
+    return entries
+
+
+def _is_wanted(only: Collection[str], full: str, base: str) -> bool:
+    return not only or base in only or full in only or full.replace("/", "__", 1) in only
+
+
+def _demand_all(only: Collection[str], found: Collection[tuple[str, str]], prefix: str) -> None:
+    known: set[str] = set()
+    for full, name in found:
+        known |= {full, full.replace("/", "__", 1), name.removeprefix(prefix)}
+    for wanted in only:
+        if wanted not in known:
+            raise Failure(
+                f"there is no secret {printable(wanted)}, which --only names",
+                "`clef-agent keys` lists those that there are.",
+            )
+
+
+def _why_not(name: str, value: str, *, is_named: bool) -> str | None:
+    if _NAME.fullmatch(name) is None:
+        return f"{printable(name)} is no name of one (letters, digits and _, no digit first)"
+    if "\0" in value:
+        return "its value has a NUL, which ends a variable"
+    if not is_named and steers(name):
+        return f"{name} would steer what is run; --only {name} lets it pass"
+    return None
+
+
+def steers(name: str) -> bool:
+    """Whether a variable called ``name`` makes programs load or run something."""
+    return name in _STEERING or name.startswith(_STEERING_PREFIXES)

@@ -1,0 +1,493 @@
+"""For applications: the secrets of the agent beside them, in Python.
+
+::
+
+    from clef_agent.client import ClefClient
+
+    database_url = ClefClient().get("DATABASE_URL")
+
+It needs the standard library and nothing else, of the agent neither. No proxy variable is looked
+at, no redirect is followed, and an endpoint that is neither this machine, https nor a Unix socket
+is refused before a token is sent there.
+
+::
+
+    ClientError
+    ├── EndpointRefused       CLEF_ENDPOINT is no address, or one that no token may be sent to
+    ├── AgentUnreachable      nobody listens there, or nobody answers in time
+    ├── AgentMisbehaved       what answers is no clef-agent
+    ├── Unauthorized          the token is missing or wrong
+    ├── SecretMissing         there is no such secret
+    ├── SecretAmbiguous       several namespaces have it: ``candidates``
+    └── SecretsUnavailable    the agent has nothing to serve now: ``reason``, ``retry_after_s``
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, Final, TypeAlias, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+__all__ = [
+    "AgentMisbehaved",
+    "AgentUnreachable",
+    "AsyncClefClient",
+    "ClefClient",
+    "ClientError",
+    "EndpointRefused",
+    "SecretAmbiguous",
+    "SecretMissing",
+    "SecretsUnavailable",
+    "Unauthorized",
+]
+
+T = TypeVar("T")
+Payload: TypeAlias = "dict[str, str] | dict[str, dict[str, str]]"
+
+DEFAULT_PORT: Final = 7779
+#: More than any payload that fits into an artifact of 32 MiB.
+MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: Before the one retry, in seconds; an agent that asks for no more than the longest is waited for.
+_PAUSE_S: Final = 0.1
+_MAX_PAUSE_S: Final = 2.0
+_OK, _NOT_MODIFIED, _UNAUTHORIZED, _UNAVAILABLE = 200, 304, 401, 503
+
+
+class ClientError(Exception):
+    """Why there is no secret. No message holds one, or the token."""
+
+
+class EndpointRefused(ClientError):
+    """The endpoint is no address, or one that no token may be sent to."""
+
+
+class AgentUnreachable(ClientError):
+    """Nobody listens there, or nobody answers in time."""
+
+
+class AgentMisbehaved(ClientError):
+    """What answers there is no clef-agent."""
+
+
+class Unauthorized(ClientError):
+    """The agent does not accept the token, or was shown none."""
+
+
+class SecretMissing(ClientError, KeyError):
+    """The agent has no such secret."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+
+class SecretAmbiguous(ClientError):
+    """Several namespaces have a secret of that name; ``candidates`` are their full names."""
+
+    def __init__(self, message: str, candidates: tuple[str, ...]) -> None:
+        self.candidates = candidates
+        super().__init__(message)
+
+
+class SecretsUnavailable(ClientError):
+    """The agent has nothing to serve now. ``reason`` is its word for why (``revoked``, ...)."""
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float | None) -> None:
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+# --- where the agent is ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A host and a port; ``base_path`` stands before ``/v1``, without a slash at its end."""
+
+    host: str
+    port: int
+    tls: bool = False
+    base_path: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.base_path}"
+
+    def connection(self, timeout_s: float) -> HTTPConnection:
+        """A connection that is not open yet."""
+        kind = HTTPSConnection if self.tls else HTTPConnection
+        return kind(self.host, self.port, timeout=timeout_s)
+
+    @property
+    def is_beside_us(self) -> bool:
+        """Whether it is this machine and no other."""
+        return is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A Unix socket in the file system."""
+
+    socket_path: str
+    base_path: str = ""
+
+    def __str__(self) -> str:
+        return f"unix://{self.socket_path}"
+
+    def connection(self, timeout_s: float) -> HTTPConnection:
+        """A connection that is not open yet."""
+        return _UnixConnection(self.socket_path, timeout_s)
+
+    @property
+    def is_beside_us(self) -> bool:
+        """Whether it is this machine and no other."""
+        return True
+
+
+Endpoint: TypeAlias = TcpEndpoint | UnixEndpoint
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, socket_path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._socket_path = socket_path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._socket_path)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint that ``text``, a URL, names; ``localhost`` becomes ``127.0.0.1``.
+
+    Raises:
+        EndpointRefused: no such URL, or neither loopback, https nor a Unix socket.
+    """
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise EndpointRefused("it is not a valid address") from None
+    if not text.isprintable() or " " in text or url.query or url.fragment:
+        raise EndpointRefused("it is not a valid address")
+    if url.username is not None or url.password is not None:
+        raise EndpointRefused("it has userinfo, which is not used: take it out")
+    if url.scheme == "unix" and not url.netloc and url.path.startswith("/"):
+        return UnixEndpoint(unquote(url.path))
+    if url.scheme not in _DEFAULT_PORTS or not host or port == 0:
+        raise EndpointRefused("it is not a valid address")
+    if url.scheme == "http" and not is_loopback(host):
+        raise EndpointRefused(
+            f"it names {host!a} over plain http, and a token is only sent to this machine or over"
+            " https"
+        )
+    if host.lower() == "localhost":
+        # A name is looked up, and what the lookup says is not ours to trust.
+        host = "127.0.0.1"
+    port = _DEFAULT_PORTS[url.scheme] if port is None else port
+    return TcpEndpoint(host, port, tls=url.scheme == "https", base_path=url.path.rstrip("/"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, as it stands in a URL without brackets, is this machine and no other.
+
+    The agent has this too: the two share nothing, so that each loads what it needs alone.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- asking it ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    etag: str | None
+    retry_after_s: float | None
+    document: Any = field(repr=False)
+
+    def text(self, name: str) -> str:
+        member = self.document.get(name) if isinstance(self.document, dict) else None
+        return member if isinstance(member, str) else ""
+
+
+@dataclass(slots=True)
+class _Held:
+    """The last payload, and the ETag to ask by whether it is still the one."""
+
+    etag: str
+    payload: Payload = field(repr=False)
+
+
+class ClefClient:
+    """Asks the agent. Can be used by several threads, and costs nothing until it is used.
+
+    ``endpoint`` and ``token`` stand in for ``CLEF_ENDPOINT`` (default: ``http://127.0.0.1`` and
+    ``CLEF_AGENT_PORT`` or 7779) and ``CLEF_AGENT_TOKEN`` or ``CLEF_AGENT_TOKEN_FILE``. A payload is
+    kept, and asked for again by its ETag: as long as it is the same, it does not travel.
+
+    With ``env_fallback``, :meth:`get` answers from ``env`` where no agent is meant to be: neither
+    an endpoint nor a token is configured, and nobody listens. An agent that is configured and
+    cannot serve is an error, never an old value.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        token: str | None = None,
+        *,
+        env: Mapping[str, str] = os.environ,
+        env_fallback: bool = True,
+        timeout_s: float = 35.0,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._env = env
+        self._is_configured = bool(
+            endpoint
+            or token
+            or any(
+                name in env
+                for name in ("CLEF_ENDPOINT", "CLEF_AGENT_TOKEN", "CLEF_AGENT_TOKEN_FILE")
+            )
+        )
+        text = endpoint or env.get("CLEF_ENDPOINT")
+        self._endpoint = parse_endpoint(text) if text else _default_endpoint(env)
+        self._given_token = token
+        self._env_fallback = env_fallback
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._endpoint)!r})"
+
+    def get(self, key: str, namespace: str | None = None) -> str:
+        """The value of one secret: of ``key`` in ``namespace``, or of ``NAMESPACE__KEY``, or of a
+        ``KEY`` that one namespace alone has.
+
+        Raises:
+            SecretMissing, SecretAmbiguous, SecretsUnavailable, Unauthorized, AgentUnreachable
+        """
+        try:
+            payload = self._payload()
+        except AgentUnreachable:
+            if self._env_fallback and not self._is_configured and key in self._env:
+                return self._env[key]
+            raise
+        return _found(payload, key, namespace)
+
+    def get_all(self) -> Payload:
+        """All secrets as they were packed: ``{namespace: {key: value}}``, or ``{key: value}``."""
+        return cast("Payload", json.loads(json.dumps(self._payload())))
+
+    def keys(self) -> list[str]:
+        """The names of all secrets, ``NAMESPACE__KEY``, or ``KEY`` for a flat payload."""
+        answer = self._asked("/v1/keys")
+        return [str(name) for name in _listed(answer)]
+
+    def health(self) -> dict[str, Any]:
+        """What the agent says of itself: status, mode, revision, last refresh. Needs no token."""
+        document = self._asked("/v1/health").document
+        if not isinstance(document, dict):
+            raise AgentMisbehaved(f"what answers at {self._endpoint} is not a clef-agent")
+        return document
+
+    # --- one request ------------------------------------------------------------------------------
+
+    def _payload(self) -> Payload:
+        with self._lock:
+            held = self._held
+        answer = self._asked("/v1/secrets", held.etag if held else None)
+        if answer.status == _NOT_MODIFIED and held is not None:
+            return held.payload
+        payload = _checked(answer.document, self._endpoint)
+        with self._lock:
+            self._held = _Held(answer.etag, payload) if answer.etag else None
+        return payload
+
+    def _asked(self, path: str, etag: str | None = None) -> _Answer:
+        """The answer to ``GET path``, asked twice where the first time may have been bad luck."""
+        try:
+            answer = self._ask(path, etag)
+        except AgentUnreachable:
+            self._sleep(_PAUSE_S)
+            answer = self._ask(path, etag)
+        asked_s = answer.retry_after_s
+        is_soon = asked_s is not None and asked_s <= _MAX_PAUSE_S
+        if answer.status == _UNAVAILABLE and asked_s is not None and is_soon:
+            self._sleep(asked_s)
+            answer = self._ask(path, etag)
+        self._judge(answer)
+        return answer
+
+    def _ask(self, path: str, etag: str | None) -> _Answer:
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        token = self._token()
+        if token is not None:
+            # As bytes: http.client would refuse what is beyond Latin-1.
+            headers["Authorization"] = b"Bearer " + token.encode("utf-8")
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        connection = self._endpoint.connection(self._timeout_s)
+        try:
+            connection.request("GET", self._endpoint.base_path + path, headers=headers)
+            response = connection.getresponse()
+            body = response.read(MAX_ANSWER_BYTES + 1)
+        except (OSError, HTTPException) as exc:
+            why = "its certificate is not trusted" if isinstance(exc, ssl.SSLError) else "no answer"
+            raise AgentUnreachable(
+                f"the agent at {self._endpoint} cannot be asked: {why} ({type(exc).__name__})"
+            ) from None
+        finally:
+            connection.close()
+        retry_after = response.headers.get("Retry-After", "")
+        return _Answer(
+            response.status,
+            response.headers.get("ETag"),
+            float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else None,
+            None if response.status == _NOT_MODIFIED else self._json(body),
+        )
+
+    def _json(self, body: bytes) -> Any:
+        try:
+            if len(body) <= MAX_ANSWER_BYTES:
+                return json.loads(body)
+        except (ValueError, RecursionError):
+            pass
+        raise AgentMisbehaved(f"what answers at {self._endpoint} is not a clef-agent") from None
+
+    def _judge(self, answer: _Answer) -> None:
+        if answer.status in (_OK, _NOT_MODIFIED):
+            return
+        if answer.status == _UNAUTHORIZED:
+            raise Unauthorized(
+                f"the agent at {self._endpoint} does not accept the token, or was shown none:"
+                " set CLEF_AGENT_TOKEN or CLEF_AGENT_TOKEN_FILE as for the agent"
+            )
+        if answer.status == _UNAVAILABLE:
+            reason = answer.text("reason") or "unavailable"
+            raise SecretsUnavailable(
+                f"the agent at {self._endpoint} has nothing to serve: {reason}",
+                reason=reason,
+                retry_after_s=answer.retry_after_s,
+            )
+        raise AgentMisbehaved(f"the agent at {self._endpoint} answered {answer.status}")
+
+    def _token(self) -> str | None:
+        if self._given_token is not None:
+            return self._given_token
+        token = self._env.get("CLEF_AGENT_TOKEN")
+        path = self._env.get("CLEF_AGENT_TOKEN_FILE")
+        if token is not None or path is None:
+            return token
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123  # pathlib is an import more
+                return file.read().removesuffix("\n")
+        except (OSError, ValueError) as exc:
+            raise Unauthorized(
+                f"CLEF_AGENT_TOKEN_FILE cannot be read ({type(exc).__name__})"
+            ) from None
+
+
+class AsyncClefClient:
+    """:class:`ClefClient` for asyncio: each call waits in a thread, and the loop goes on."""
+
+    def __init__(
+        self, endpoint: str | None = None, token: str | None = None, **options: Any
+    ) -> None:
+        self._client = ClefClient(endpoint, token, **options)
+
+    def __repr__(self) -> str:
+        return f"Async{self._client!r}"
+
+    async def get(self, key: str, namespace: str | None = None) -> str:
+        """See ClefClient."""
+        return await _beside(lambda: self._client.get(key, namespace))
+
+    async def get_all(self) -> Payload:
+        """See ClefClient."""
+        return await _beside(self._client.get_all)
+
+    async def keys(self) -> list[str]:
+        """See ClefClient."""
+        return await _beside(self._client.keys)
+
+    async def health(self) -> dict[str, Any]:
+        """See ClefClient."""
+        return await _beside(self._client.health)
+
+
+async def _beside(call: Callable[[], T]) -> T:
+    import asyncio  # whoever awaits has loaded it; probes and other programs do without
+
+    return await asyncio.to_thread(call)
+
+
+# --- what it answers ------------------------------------------------------------------------------
+
+
+def _found(payload: Payload, key: str, namespace: str | None) -> str:
+    """The secret that the agent itself would find by that name, by the same rules."""
+    names = _by_full_name(payload)
+    if namespace is not None:
+        found = [full for full, (group, name) in names.items() if (group, name) == (namespace, key)]
+    elif key in names:
+        found = [key]
+    else:
+        found = [full for full, (_, name) in names.items() if name == key]
+    if not found:
+        where = "" if namespace is None else f" in the namespace {namespace!a}"
+        raise SecretMissing(f"the agent has no secret {key!a}{where}")
+    if len(found) > 1:
+        raise SecretAmbiguous(f"several secrets are called {key!a}", tuple(sorted(found)))
+    group, name = names[found[0]]
+    value = payload[name] if group is None else cast("dict[str, str]", payload[group])[name]
+    return cast("str", value)
+
+
+def _by_full_name(payload: Payload) -> dict[str, tuple[str | None, str]]:
+    names: dict[str, tuple[str | None, str]] = {}
+    for outer, inner in payload.items():
+        if isinstance(inner, str):
+            names[outer] = (None, outer)
+        else:
+            names.update({f"{outer}__{name}": (outer, name) for name in inner})
+    return names
+
+
+def _checked(document: Any, endpoint: Endpoint) -> Payload:
+    if isinstance(document, dict) and all(
+        isinstance(inner, str)
+        or (isinstance(inner, dict) and all(isinstance(value, str) for value in inner.values()))
+        for inner in document.values()
+    ):
+        return document
+    raise AgentMisbehaved(f"what answers at {endpoint} is not a clef-agent")
+
+
+def _listed(answer: _Answer) -> list[Any]:
+    if isinstance(answer.document, list):
+        return answer.document
+    raise AgentMisbehaved("the agent answered without a list")
+
+
+def _default_endpoint(env: Mapping[str, str]) -> Endpoint:
+    text = env.get("CLEF_AGENT_PORT", "")
+    port = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else DEFAULT_PORT  # noqa: PLR2004
+    return TcpEndpoint("127.0.0.1", port)
