@@ -17,6 +17,7 @@ PAYLOAD = {"app": {"URL": "u", "KEY": "k"}, "pay": {"STRIPE": "s"}}
         (Naming(strips_namespace=True), {"URL": "u", "KEY": "k", "STRIPE": "s"}),
         (Naming(prefix="X_"), {"X_app__URL": "u", "X_app__KEY": "k", "X_pay__STRIPE": "s"}),
         (Naming(("app__URL",)), {"app__URL": "u"}),
+        (Naming(("URL", "STRIPE")), {"app__URL": "u", "pay__STRIPE": "s"}),
         (Naming(("app/URL", "pay__STRIPE")), {"app__URL": "u", "pay__STRIPE": "s"}),
         (Naming(("URL",), "X_", strips_namespace=True), {"X_URL": "u"}),
         (Naming(("app__URL",), strips_namespace=True), {"URL": "u"}),
