@@ -7,7 +7,7 @@ would let them run code here, so it is refused unless the person who starts the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,12 +125,12 @@ def variables_of(payload: Payload, naming: Naming) -> Variables:
     """
     found: dict[str, tuple[str, str]] = {}
     missing = set(naming.only)
-    for full, bare, value in _entries(payload):
-        names = {bare, full, full.replace("/", "__", 1)}
+    for full, flat, bare, value in _entries(payload):
+        names = {full, flat, bare}
         missing -= names
         if naming.only and names.isdisjoint(naming.only):
             continue
-        name = naming.prefix + (bare if naming.strips_namespace else full.replace("/", "__", 1))
+        name = naming.prefix + (bare if naming.strips_namespace else flat)
         if name in found:
             raise Failure(
                 f"{printable(found[name][0])} and {printable(full)} would both be the variable"
@@ -159,15 +159,14 @@ def variables_of(payload: Payload, naming: Naming) -> Variables:
     return Variables(values, tuple(skipped))
 
 
-def _entries(payload: Payload) -> list[tuple[str, str, str]]:
-    """``ns/KEY`` or ``KEY``, the bare key, and the value of each secret."""
-    entries: list[tuple[str, str, str]] = []
+def _entries(payload: Payload) -> Iterator[tuple[str, str, str, str]]:
+    """``ns/KEY``, ``ns__KEY``, ``KEY`` and the value of each; all ``KEY`` without a namespace."""
     for outer, inner in payload.items():
         if isinstance(inner, str):
-            entries.append((outer, outer, inner))
+            yield outer, outer, outer, inner
         else:
-            entries.extend((f"{outer}/{key}", key, value) for key, value in inner.items())
-    return entries
+            for key, value in inner.items():
+                yield f"{outer}/{key}", f"{outer}__{key}", key, value
 
 
 def _why_not(name: str, value: str, *, is_named: bool) -> str | None:

@@ -40,7 +40,7 @@ def test_two_secrets_of_one_name_are_an_error_that_names_both() -> None:
         variables_of({"a__b": {"c": "1"}, "a": {"b__c": "2"}}, Naming())
 
 
-@pytest.mark.parametrize("key", ["1A", "A-B", "A B", "", "Ä", "A=B", "A\nB", "A\x1b[2J"])
+@pytest.mark.parametrize("key", ["1A", "A-B", "A B", "A/B", "", "Ä", "A=B", "A\nB", "A\x1b[2J"])
 def test_a_name_that_no_variable_has_is_an_error_or_left_out(key: str) -> None:
     payload = {key: "the-value", "GOOD": "g"}
     with pytest.raises(Failure, match="cannot be a variable") as caught:
