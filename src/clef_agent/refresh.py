@@ -91,7 +91,7 @@ class Refresher:
         #: How long a fetch that begins now may take, in seconds, and an unwrapping.
         self.fetch_deadline_s = fetch_deadline_s
         self._flight: asyncio.Task[Outcome] | None = None
-        self._began = parts.clock.now()
+        self._attempt_began = self._awaited_since = parts.clock.now()
         self._deadline: asyncio.Timeout | None = None
         self._tell: list[Callable[[], None]] = []
         self._mark: RollbackMark | None = None
@@ -116,7 +116,7 @@ class Refresher:
         A source that hangs costs that much once, and not each of those who come by.
         """
         flight = self._joined()
-        left_s = patience_s - self._began.age_s(self._clock.now())
+        left_s = patience_s - self._awaited_since.age_s(self._clock.now())
         if left_s > 0:
             await asyncio.wait([flight], timeout=left_s)
 
@@ -248,18 +248,19 @@ class Refresher:
     def _joined(self) -> asyncio.Task[Outcome]:
         """The refresh under way, or else a new one."""
         if self._flight is None:
-            self._began = self._clock.now()
+            self._awaited_since = self._clock.now()
             self._flight = asyncio.get_running_loop().create_task(self._run())
             self._flight.add_done_callback(self._landed)
         elif self._was_frozen and self._deadline is not None and not self._deadline.expired():
             # Its connection is dead, and its timers may have stood still: it is to begin anew.
             self._deadline.reschedule(asyncio.get_running_loop().time())
+            self._awaited_since = self._clock.now()
         return self._flight
 
     @property
     def _was_frozen(self) -> bool:
         """Whether the process was frozen since the latest attempt began."""
-        return self._began.age_s(self._clock.now()) > LONGEST_ATTEMPT_S
+        return self._attempt_began.age_s(self._clock.now()) > LONGEST_ATTEMPT_S
 
     def _landed(self, flight: asyncio.Task[Outcome]) -> None:
         self._flight = None
@@ -282,7 +283,7 @@ class Refresher:
         return outcome
 
     async def _attempt(self) -> Outcome:
-        self._began = self._clock.now()
+        self._attempt_began = self._awaited_since = self._clock.now()
         try:
             await self._learn_mark()
             return await self._fetch_and_accept()

@@ -1294,6 +1294,19 @@ async def test_fetch_that_a_freeze_outlived_begins_anew_when_somebody_asks(setup
 
 
 @in_virtual_time
+async def test_who_comes_after_a_freeze_waits_for_the_fetch_that_begins_anew(setup: Setup) -> None:
+    rig = setup.rig()  # case 17
+    rig.source.gate = asyncio.Event()
+    frozen = asyncio.create_task(rig.refresh())
+    await asyncio.sleep(1)
+    rig.clock.advance(wall=HOUR_S, boot=1)
+    rig.source.gate = None
+    await rig.refresher.refresh_within(2)
+    assert await rig.served() == PLAIN_A
+    await frozen
+
+
+@in_virtual_time
 async def test_fetch_whose_deadline_passed_in_a_freeze_begins_anew_by_itself(setup: Setup) -> None:
     rig = setup.rig()  # case 17
     rig.source.gate = asyncio.Event()

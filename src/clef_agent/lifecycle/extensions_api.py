@@ -63,11 +63,13 @@ class ExtensionsApi:
     """The API at ``authority`` (``host:port``), for the extension whose file is called ``name``.
 
     Each call has a connection of its own: none is kept that a freeze could leave dead.
+    ``timeout_s`` is for all calls but ``next_event``, in seconds.
     """
 
-    def __init__(self, authority: str, name: str) -> None:
+    def __init__(self, authority: str, name: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._authority = authority
         self._name = name
+        self._timeout_s = timeout_s
         self._identifier: str | None = None
 
     @property
@@ -87,7 +89,11 @@ class ExtensionsApi:
         """
         for events in (("INVOKE", "SHUTDOWN"), ("SHUTDOWN",)):
             answer = self._ask(
-                "POST", "/register", {_NAME: self._name}, {"events": events}, timeout_s=_TIMEOUT_S
+                "POST",
+                "/register",
+                {_NAME: self._name},
+                {"events": events},
+                timeout_s=self._timeout_s,
             )
             if answer.refusal != _EVENT_REFUSED:
                 break
@@ -111,7 +117,7 @@ class ExtensionsApi:
         answer = self._ask("GET", "/event/next", self._identity(), None, timeout_s=None)
         if answer.refusal:
             raise ExtensionsApiFailed(f"Lambda refuses the next event ({answer.refusal})")
-        return _event(answer.document())
+        return parse_event(answer.document())
 
     def init_error(self, error_type: str, message: str) -> None:
         """Tells that the start failed; legal between ``register`` and the first ``next_event``.
@@ -128,7 +134,7 @@ class ExtensionsApi:
     def _report(self, path: str, error_type: str, message: str) -> None:
         document = {"errorMessage": message, "errorType": error_type, "stackTrace": ()}
         headers = {**self._identity(), _ERROR_TYPE: error_type}
-        answer = self._ask("POST", path, headers, document, timeout_s=_TIMEOUT_S)
+        answer = self._ask("POST", path, headers, document, timeout_s=self._timeout_s)
         if answer.refusal:
             raise ExtensionsApiFailed(f"Lambda refuses the report of a failure ({answer.refusal})")
 
@@ -195,7 +201,8 @@ class _Answer:
         return document
 
 
-def _event(document: Mapping[str, Any]) -> Event:
+def parse_event(document: Mapping[str, Any]) -> Event:
+    """The event that ``document`` is; what it lacks is not known, and no error."""
     kind = document.get("eventType")
     deadline = document.get("deadlineMs")
     deadline_ms = float(deadline) if isinstance(deadline, int | float) and deadline > 0 else None

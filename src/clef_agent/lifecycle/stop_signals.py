@@ -24,6 +24,11 @@ class StopSignals:
         for number in _NUMBERS:
             loop.add_signal_handler(number, self._heed)
 
+    @property
+    def have_come(self) -> bool:
+        """Whether the process has been asked to leave."""
+        return self._asked.is_set()
+
     async def wait(self) -> None:
         """Returns after the first signal."""
         await self._asked.wait()
