@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import socket
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,27 +84,21 @@ class Post:
 class Collector:
     """What the collector answers from now on, and what it was sent.
 
-    ``hangs`` makes it accept and never answer; ``rejects`` is how many records of each request it
-    does not want. ``raw_answer`` is a content type and a body in the place of what is due.
+    ``hangs`` makes it accept and never answer, ``hangs_up`` close each connection without having
+    said so. ``rejects`` is how many records of each request it does not want; ``raw`` stands in for
+    an answer's content type and body.
     """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hangs: bool = False
+    hangs_up: bool = False
     rejects: int = 0
+    raw: tuple[str, bytes] | None = None
     scheme: str = "http"
     port: int = 0
     posts: list[Post] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
-    raw_answer: tuple[str, bytes] | None = None
-    connections: list[socket.socket] = field(default_factory=list)
-
-    def drop_connections(self) -> None:
-        """Closes what clients keep open, as a network does that forgets them."""
-        for connection in self.connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.connections.clear()
 
     @property
     def origin(self) -> str:
@@ -128,27 +121,24 @@ class Collector:
         headers = {name.lower(): value for name, value in request.headers.items()}
         body = request.rfile.read(int(headers.get("content-length", 0)))
         self.posts.append(Post(request.path, headers, body))
-        self.connections.append(request.connection)
         if self.hangs:
             self.released.wait(60)
             return
-        is_json = headers.get("content-type") == "application/json"
+        content_type = headers.get("content-type", "")
+        content_type, answer = self.raw or (content_type, self._body(content_type))
         request.send_response(self.status)
-        answer, content_type = (
-            self._body(is_json=is_json),
-            headers.get("content-type", "text/plain"),
-        )
-        if self.raw_answer is not None:
-            content_type, answer = self.raw_answer
-        request.send_header("Content-Type", content_type)
-        request.send_header("Content-Length", str(len(answer)))
-        for name, value in self.headers.items():
+        for name, value in {
+            "Content-Type": content_type,
+            "Content-Length": str(len(answer)),
+            **self.headers,
+        }.items():
             request.send_header(name, value)
         request.end_headers()
         request.wfile.write(answer)
+        request.close_connection = self.hangs_up
 
-    def _body(self, *, is_json: bool) -> bytes:
-        if is_json:
+    def _body(self, content_type: str) -> bytes:
+        if content_type == "application/json":
             partial = {"rejectedLogRecords": str(self.rejects), "errorMessage": "no"}
             return json.dumps({"partialSuccess": partial} if self.rejects else {}).encode()
         if not self.rejects:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import gc
-import ipaddress
 import logging
 import resource
 import ssl
@@ -18,9 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from clef_agent.config import Credential, HttpSourceConfig
 from clef_agent.errors import (
@@ -35,6 +30,7 @@ from clef_agent.errors import (
 )
 from clef_agent.sources.base import Fetched, NotModified
 from clef_agent.sources.http import HttpSource
+from tls import Tls, certified
 
 Answerer = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
@@ -490,46 +486,9 @@ def test_a_replacement_that_dies_too_is_an_error() -> None:
 # --- TLS ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Tls:
-    server: ssl.SSLContext
-    ca_file: Path
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """A server's certificate for 127.0.0.1, and the file of the authority that vouches for it."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "clef-agent test")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    ca_file, key_file = directory / "ca.pem", directory / "key.pem"
-    ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(ca_file, key_file)
-    return Tls(context, ca_file)
+    return certified(tmp_path_factory.mktemp("tls"))
 
 
 def test_the_authorities_of_ssl_cert_file_are_trusted(

@@ -27,7 +27,18 @@ from fakes import (
     packed,
 )
 
-HEAVY = ("boto3", "httpx", "rich", "opentelemetry", "prometheus_client", "typer", "cryptography")
+HEAVY = (
+    "boto3",
+    "botocore",
+    "cryptography",
+    "google",
+    "httpx",
+    "opentelemetry",
+    "prometheus_client",
+    "requests",
+    "rich",
+    "typer",
+)
 
 
 @pytest.fixture

@@ -1,27 +1,23 @@
-"""What real agents tell a collector, and that nothing secret leaves them by any way."""
+"""A real agent and its collector, in good days and bad ones."""
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 
-from agent_process import TOKEN, AgentProcess, eventually, free_port, replace_file, running
+from agent_process import AgentProcess, Response, eventually, free_port, replace_file, running
 from artifact_store import ArtifactStore, serving
-from clef_agent import __version__
-from fakes import AGE_KEY, ENVIRONMENT, IDENTITY, changed, packed
-from otlp_collector import Collector, Received, collecting
+from clef_agent.artifact.pack import Payload
+from clef_agent.telemetry.sending import CLOSE_S
+from fakes import AGE_KEY, IDENTITY, OTHER_AGE_RECIPIENT, PAYLOAD, packed
+from otlp_collector import Collector, collecting
 
-SECRET_VALUES = ("correct-horse-battery", "staple-of-the-payload")
-PAYLOAD = {"app": {"DB": SECRET_VALUES[0], "API": SECRET_VALUES[1]}}
-#: A signal's second of patience for telemetry, and what a busy machine adds.
-LONGER_S = 1.0 + 1.5
+#: For a busy machine, on top of what is promised, in seconds.
+_BUSY_S = 1.0
 
 
 @pytest.fixture
@@ -33,288 +29,373 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     path = tmp_path / "artifact.json"
-    path.write_bytes(packed(PAYLOAD))
+    path.write_bytes(packed())
     return path
 
 
-def environment(collector: Collector, source: str, **more: str) -> dict[str, str]:
+@pytest.fixture
+def env(artifact: Path, collector: Collector) -> dict[str, str]:
     return {
-        "CLEF_AGENT_SOURCE": source,
+        "CLEF_AGENT_SOURCE": str(artifact),
         "CLEF_AGENT_AGE_KEY": AGE_KEY,
         "CLEF_AGENT_TELEMETRY_URL": collector.origin,
-        "CLEF_AGENT_ID": "agent-of-the-tests",
-        **more,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
     }
 
 
-def one(collector: Collector, name: str) -> Received:
-    """The first record called ``name``, waited for."""
-    eventually(lambda: collector.of(name), f"{name} at the collector")
-    return collector.of(name)[0]
+def with_token(token: str) -> Payload:
+    return {**PAYLOAD, "telemetry": {"CLEF_TELEMETRY_TOKEN": token}}
 
 
-def told(record: Received) -> dict[str, Any]:
-    return {k: v for k, v in record.attributes.items() if k != "event.name"}
+def counter(agent: AgentProcess, name: str) -> float:
+    text = agent.request("/v1/metrics").body.decode()
+    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(value)
 
 
-def test_the_life_of_an_agent_is_told_in_records_of_opentelemetry(
-    collector: Collector, artifact: Path, tmp_path: Path
+def undelivered(agent: AgentProcess) -> float:
+    return counter(agent, 'clef_agent_telemetry_dropped_total{reason="undelivered"}')
+
+
+def exported(agent: AgentProcess) -> float:
+    return counter(agent, "clef_agent_telemetry_exported_total")
+
+
+def timed(agent: AgentProcess, path: str) -> tuple[Response, float]:
+    asked = time.monotonic()
+    response = agent.request(path)
+    return response, time.monotonic() - asked
+
+
+def seconds_to_leave(agent: AgentProcess, code: int = 0) -> float:
+    asked = time.monotonic()
+    assert agent.stop() == code
+    return time.monotonic() - asked
+
+
+# --- good days --------------------------------------------------------------------------------
+
+
+def test_an_agent_tells_what_happened_before_the_sdk_was_there_at_the_time_it_happened(
+    tmp_path: Path, env: dict[str, str], collector: Collector
 ) -> None:
     began = time.time()
-    with running(tmp_path, environment(collector, str(artifact))) as agent:
-        started, refreshed = one(collector, "agent.started"), one(collector, "artifact.refreshed")
+    with running(tmp_path, env) as agent:
+        ready = time.time()
+        eventually(lambda: len(collector.records) == 2, "two events")
+        assert agent.err == ""
+        assert f"[clef-agent] telemetry: {collector.origin}/v1/logs" in agent.out_lines
+        eventually(lambda: exported(agent) == 2, "the count")
+    assert collector.names == ["artifact.refreshed", "agent.started"]
+    assert all(began <= record.time_s <= ready for record in collector.records)
+    resource = collector.records[0].resource
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", resource["clef.agent.id"])
+    assert resource["clef.source.type"] == "file"
+
+
+def test_what_happened_last_is_told_by_an_agent_that_leaves_at_once(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    with running(tmp_path, env) as agent:
         assert agent.stop() == 0
-    stopped = one(collector, "agent.stopped")
     assert collector.names == ["artifact.refreshed", "agent.started", "agent.stopped"]
-    for record in (started, refreshed, stopped):
-        assert record.event_name == record.attributes["event.name"] == f"clef.{record.name}"
-        assert record.body in (record.name, record.event_name)
-        assert (record.severity, record.severity_text) == (9, "INFO")
-        assert began - 1 <= record.time_s <= time.time() + 1
-        resource = dict(record.resource)
-        assert resource["service.name"] == "clef-agent"
-        assert resource["service.version"] == __version__
-        assert resource["clef.agent.id"] == "agent-of-the-tests"
-        assert resource["clef.identity"] == IDENTITY
-        assert resource["clef.environment"] == ENVIRONMENT
-        assert resource["clef.source.type"] == "file"
-    assert told(started) == {"clef.version": __version__}
-    assert told(refreshed)["clef.keyCount"] == 2
-    assert told(refreshed)["clef.kmsEnvelope"] is False
-    assert told(refreshed)["clef.revision"]
-    assert told(stopped)["clef.reason"] == "signal"
-    assert told(stopped)["clef.uptimeSeconds"] >= 0
+    assert collector.of("agent.stopped")[0].attributes["clef.reason"] == "signal"
 
 
-def test_what_goes_wrong_is_told_with_its_severity(
-    collector: Collector, artifact: Path, tmp_path: Path
+@pytest.mark.parametrize("ttl", ["300", "0"], ids=["cached", "just-in-time"])
+def test_the_token_comes_with_the_secrets_and_changes_with_them(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector, ttl: str
 ) -> None:
-    with running(tmp_path, environment(collector, str(artifact))) as agent:
-        replace_file(artifact, b"not an artifact")
-        agent.refresh()
-        invalid = one(collector, "artifact.invalid")
-        assert (invalid.severity_text, told(invalid)["clef.reason"]) == ("ERROR", "json_parse")
-        artifact.unlink()
-        agent.refresh()
-        failed = one(collector, "fetch.failed")
-        assert (failed.severity_text, told(failed)["clef.diskCacheAvailable"]) == ("WARN", False)
-        assert str(artifact) in told(failed)["clef.error"]
-        artifact.write_bytes(changed(packed(PAYLOAD), revokedAt="2026-01-01T00:00:00Z"))
-        agent.refresh()
-        revoked = one(collector, "artifact.revoked")
-        assert revoked.severity_text == "WARN"
-        assert told(revoked) == {"clef.revokedAt": "2026-01-01T00:00:00Z"}
-        expires_at = time.time() + 2
-        replace_file(artifact, packed(PAYLOAD, expires_at=expires_at))
-        agent.refresh()
-        expired = one(collector, "artifact.expired")
-        assert expired.severity_text == "WARN"
-        assert told(expired)["clef.expiresAt"]
+    artifact.write_bytes(packed(with_token("first")))
+    with running(tmp_path, {**env, "CLEF_AGENT_CACHE_TTL": ttl}) as agent:
+        eventually(lambda: collector.posts, "the first request")
+        replace_file(artifact, packed(with_token("second")))
+        assert agent.refresh().status == 200
+        eventually(lambda: len(collector.posts) == 2, "the second request")
+        replace_file(artifact, packed(PAYLOAD))
+        assert agent.refresh().status == 200
+        eventually(lambda: len(collector.posts) == 3, "the third request")
+    shown = [post.headers.get("authorization") for post in collector.posts]
+    assert shown == ["Bearer first", "Bearer second", None]
 
 
-def test_a_cache_that_passes_its_time_is_told_as_an_error(
-    collector: Collector, tmp_path: Path
+def test_a_revocation_is_told_with_the_credentials_that_it_takes_away(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
 ) -> None:
-    with serving(ArtifactStore(packed(PAYLOAD))) as store:
-        env = environment(collector, store.url, CLEF_AGENT_CACHE_TTL="30")
-        with running(tmp_path, env) as agent:
-            store.status = 500
-            expired = one_within(collector, "cache.expired", 60)
-            assert expired.severity_text == "ERROR"
-            assert told(expired) == {"clef.cacheTtlSeconds": 30, "clef.diskCachePurged": False}
-            assert expired.resource["clef.source.type"] == "http"
-            assert agent.secrets().status == 503
+    artifact.write_bytes(packed(with_token("tok")))
+    with running(tmp_path, env) as agent:
+        replace_file(artifact, b'{"version":1,"revokedAt":"2026-01-01T00:00:00Z"}')
+        assert agent.refresh().json["reason"] == "revoked"
+        eventually(lambda: collector.of("artifact.revoked"), "the revocation")
+    assert collector.posts[-1].headers["authorization"] == "Bearer tok"
 
 
-def one_within(collector: Collector, name: str, patience_s: float) -> Received:
-    eventually(lambda: collector.of(name), f"{name} at the collector", patience_s=patience_s)
-    return collector.of(name)[0]
+def test_an_artifact_of_another_identity_changes_the_resource_from_then_on(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    with running(tmp_path, env) as agent:
+        replace_file(artifact, packed(identity="another"))
+        assert agent.refresh().status == 200
+        assert agent.stop() == 0
+    identities = [record.resource["clef.identity"] for record in collector.records]
+    assert identities == [IDENTITY, IDENTITY, "another", "another"]
 
 
-def test_a_start_that_fails_is_told_before_the_end(collector: Collector, tmp_path: Path) -> None:
-    artifact = tmp_path / "artifact.json"
-    artifact.write_bytes(changed(packed(PAYLOAD), ciphertextHash="0" * 64))
-    with AgentProcess(tmp_path, environment(collector, str(artifact))) as agent:
+def test_variables_that_cannot_be_used_are_warnings_and_stop_nothing(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    bad = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd",
+        "OTEL_EXPORTER_OTLP_HEADERS": "no header-secret,a=%0D%0Ab",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere:-1",
+        "OTEL_RESOURCE_ATTRIBUTES": "no attribute-secret",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "nobody,*",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "many",
+        "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-1",
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "0",
+        "OTEL_PYTHON_CONTEXT": "nobody",
+        "OTEL_PYTHON_METER_PROVIDER": "nobody",
+        "OTEL_PYTHON_LOGGER_PROVIDER": "nobody",
+        "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",
+        "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "nobody",
+    }
+    with running(tmp_path, {**env, **bad}) as agent:
+        eventually(lambda: len(collector.records) == 2, "the events")
+        assert agent.secrets().status == 200
+        assert agent.stop() == 0
+    warned = [line.split()[1].rstrip(":") for line in agent.err_lines]
+    names = ("HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT")
+    assert sorted(warned) == sorted(f"OTEL_EXPORTER_OTLP_{name}" for name in names)
+    assert "-secret" not in agent.said
+
+
+def test_opentelemetry_can_be_turned_off_altogether(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    with running(tmp_path, {**env, "OTEL_SDK_DISABLED": "true"}) as agent:
+        assert "OTEL_SDK_DISABLED" in agent.wait_for("no telemetry is sent")
+        assert agent.stop() == 0
+    assert collector.posts == []
+
+
+# --- a start in vain --------------------------------------------------------------------------
+
+
+def test_an_artifact_that_ends_the_start_is_told_of(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    artifact.write_bytes(packed(recipient=OTHER_AGE_RECIPIENT))
+    with AgentProcess(tmp_path, env) as agent:
         assert agent.exit_code() == 1
-    assert one(collector, "artifact.invalid").attributes["clef.reason"] == "integrity"
-    assert one(collector, "agent.stopped").attributes["clef.reason"] == "error"
+    assert collector.names == ["artifact.invalid", "agent.stopped"]
+    invalid, stopped = collector.records
+    assert invalid.attributes["clef.reason"] == "decrypt"
+    assert stopped.attributes["clef.reason"] == "error"
+    assert invalid.resource["clef.identity"] == "unknown"
 
 
-# --- credentials come with the secrets ------------------------------------------------------------
-
-
-def test_headers_come_from_the_secrets_and_change_with_them(
-    collector: Collector, artifact: Path, tmp_path: Path
+def test_a_source_that_ends_the_start_is_told_of_each_time_it_failed(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
 ) -> None:
-    replace_file(artifact, packed({"app": {"CLEF_TELEMETRY_TOKEN": "first-token"}}))
-    with running(tmp_path, environment(collector, str(artifact))) as agent:
-        one(collector, "agent.started")
-        assert collector.posts[-1].headers["authorization"] == "Bearer first-token"
-        replace_file(artifact, packed({"app": {"CLEF_TELEMETRY_HEADERS": "x-key=a%20b,x-two=2"}}))
-        agent.refresh()
-        eventually(lambda: len(collector.of("artifact.refreshed")) == 2, "the second artifact")
-        headers = collector.posts[-1].headers
-        assert (headers["x-key"], headers["x-two"]) == ("a b", "2")
-        assert "authorization" not in headers
-
-
-def test_just_in_time_the_headers_are_known_too(
-    collector: Collector, artifact: Path, tmp_path: Path
-) -> None:
-    replace_file(artifact, packed({"CLEF_TELEMETRY_TOKEN": "a-token"}))
-    env = environment(collector, str(artifact), CLEF_AGENT_CACHE_TTL="0")
-    with running(tmp_path, env):
-        one(collector, "agent.started")
-        assert collector.posts[-1].headers["authorization"] == "Bearer a-token"
-
-
-# --- a collector that fails -----------------------------------------------------------------------
+    artifact.unlink()
+    expected = {"CLEF_AGENT_EXPECT_IDENTITY": "api", "CLEF_AGENT_EXPECT_ENVIRONMENT": "eu"}
+    with AgentProcess(tmp_path, {**env, **expected}) as agent:
+        eventually(lambda: collector.posts, "the first failure, before the second attempt")
+        assert "trying again in 4 s" not in agent.said
+        assert agent.exit_code() == 1
+    assert collector.names == [*["fetch.failed"] * 3, "agent.stopped"]
+    resource = collector.records[0].resource
+    assert (resource["clef.identity"], resource["clef.environment"]) == ("api", "eu")
 
 
 # case 16
-@pytest.mark.parametrize("fate", ["dead", "hung", "broken"])
-def test_a_collector_that_fails_holds_up_nothing(
-    collector: Collector, artifact: Path, fate: str, tmp_path: Path
+def test_a_collector_that_hangs_holds_a_start_in_vain_no_longer_than_a_second(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
 ) -> None:
-    env = environment(collector, str(artifact))
-    collector.hangs = fate == "hung"
-    collector.status = 500 if fate == "broken" else 200
-    if fate == "dead":
-        env["CLEF_AGENT_TELEMETRY_URL"] = f"http://127.0.0.1:{free_port()}"
+    artifact.write_bytes(packed(recipient=OTHER_AGE_RECIPIENT))
+    del env["OTEL_EXPORTER_OTLP_TIMEOUT"]
+    collector.hangs = True
+    with AgentProcess(tmp_path, env) as agent:
+        agent.wait_for("artifact rejected")
+        rejected = time.monotonic()
+        assert agent.exit_code() == 1
+        assert time.monotonic() - rejected < 1 + _BUSY_S
+
+
+# --- bad days ---------------------------------------------------------------------------------
+
+
+# case 16
+def test_a_collector_that_hangs_delays_no_request_and_no_end_by_more_than_a_second(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    del env["OTEL_EXPORTER_OTLP_TIMEOUT"]
+    collector.hangs = True
     with running(tmp_path, env) as agent:
-        for _ in range(50):
-            began = time.monotonic()
-            assert agent.secrets().status == 200
-            assert time.monotonic() - began < 1
-        began = time.monotonic()
-        assert agent.stop() == 0
-        assert time.monotonic() - began < LONGER_S
+        eventually(lambda: collector.posts, "a request that hangs")
+        for path in ("/v1/secrets", "/v1/health", "/v1/metrics", "/v1/keys") * 5:
+            response, seconds = timed(agent, path)
+            assert response.status == 200
+            assert seconds < _BUSY_S
+        replace_file(Path(env["CLEF_AGENT_SOURCE"]), packed({"app": {"KEY": "new"}}))
+        assert agent.refresh().json["changed"] is True
+        assert seconds_to_leave(agent) < CLOSE_S + _BUSY_S
+    assert len(collector.posts) == 1
 
 
-def test_drops_and_exports_are_counted(
-    collector: Collector, artifact: Path, tmp_path: Path
+def test_an_end_does_not_wait_for_a_collector_that_answers(
+    tmp_path: Path, env: dict[str, str], collector: Collector
 ) -> None:
-    collector.status = 400
-    with running(tmp_path, environment(collector, str(artifact))) as agent:
+    with running(tmp_path, env) as agent:
+        eventually(lambda: collector.posts, "the first request")
+        assert seconds_to_leave(agent) < CLOSE_S
+    assert collector.names[-1] == "agent.stopped"
 
-        def metrics() -> str:
-            return agent.request("/v1/metrics", token=None).body.decode()
 
-        eventually(lambda: 'reason="undelivered"} 2.0' in metrics(), "two events dropped")
+# case 16
+def test_a_dead_collector_costs_its_events_and_one_line(
+    tmp_path: Path, env: dict[str, str], artifact: Path
+) -> None:
+    port = free_port()
+    env["CLEF_AGENT_TELEMETRY_URL"] = f"http://u:pass-secret@127.0.0.1:{port}/v1/logs?key=q-secret"
+    with running(tmp_path, env) as agent:
+        line = agent.wait_for("telemetry does not get through")
+        assert f"to http://127.0.0.1:{port}/v1/logs: Connection refused." in line
+        eventually(lambda: undelivered(agent) == 2, "the count")
+        replace_file(artifact, packed({"app": {"KEY": "new"}}))
+        assert agent.refresh().status == 200
+        eventually(lambda: undelivered(agent) == 3, "the count")
+        with collecting(Collector(), port=port) as back:
+            replace_file(artifact, packed())
+            assert agent.refresh().status == 200
+            agent.wait_for("telemetry gets through")
+            assert back.names == ["artifact.refreshed"]
+            assert exported(agent) == 1
+        assert len([line for line in agent.err_lines if "telemetry" in line]) == 1
+        assert seconds_to_leave(agent) < CLOSE_S + _BUSY_S
+    assert "-secret" not in agent.said
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_what_a_collector_refuses_is_dropped_and_counted(
+    tmp_path: Path, env: dict[str, str], collector: Collector, status: int
+) -> None:
+    collector.status = status
+    with running(tmp_path, env) as agent:
+        assert f"it answers {status}" in agent.wait_for("telemetry does not get through")
+        eventually(lambda: undelivered(agent) == 2, "the count")
+        assert len(collector.posts) == 1
+
+
+def test_a_collector_that_asks_for_patience_gets_its_events_later(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    env["OTEL_EXPORTER_OTLP_TIMEOUT"] = "10"
+    collector.status = 503
+    collector.headers["Retry-After"] = "1"
+    with running(tmp_path, env) as agent:
+        eventually(lambda: collector.posts, "the first attempt")
         collector.status = 200
-        replace_file(artifact, packed({"A": "b"}))
-        agent.refresh()
-        eventually(lambda: "telemetry_exported_total 1.0" in metrics(), "one event exported")
+        eventually(lambda: exported(agent) == 2, "the second one")
+        assert undelivered(agent) == 0
+        assert agent.err == ""
 
 
-def test_without_telemetry_nothing_of_it_is_loaded(artifact: Path, tmp_path: Path) -> None:
-    env = {"CLEF_AGENT_SOURCE": str(artifact), "CLEF_AGENT_AGE_KEY": AGE_KEY}
+def test_what_a_collector_does_not_want_of_a_batch_is_counted(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    collector.rejects = 1
+    with running(tmp_path, env) as agent:
+        agent.wait_for("it rejected 1 of 2 events")
+        eventually(lambda: exported(agent) == 1, "the count")
+        assert counter(agent, 'clef_agent_telemetry_dropped_total{reason="rejected"}') == 1
+
+
+def test_a_redirect_is_not_followed(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    artifact.write_bytes(packed(with_token("tok-secret")))
+    with collecting(Collector()) as elsewhere:
+        collector.status = 307
+        collector.headers["Location"] = f"{elsewhere.origin}/v1/logs?key=q-secret"
+        with running(tmp_path, env) as agent:
+            agent.wait_for("no redirect is followed")
+            assert agent.stop() == 0
+        assert elsewhere.posts == []
+    assert "-secret" not in agent.said
+
+
+def test_no_credential_goes_over_http_beyond_loopback(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    artifact.write_bytes(packed(with_token("tok-secret")))
+    beyond = {
+        "CLEF_AGENT_TELEMETRY_URL": "http://otel.example",
+        "HTTP_PROXY": collector.origin,
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=header-secret",
+    }
+    with running(tmp_path, {**env, **beyond}) as agent:
+        eventually(lambda: collector.posts, "the request, by way of the proxy")
+        replace_file(artifact, packed(with_token("another-secret")))
+        assert agent.refresh().status == 200
+        assert agent.stop() == 0
+    assert {post.target for post in collector.posts} == {"http://otel.example/v1/logs"}
+    assert "-secret" not in repr([post.headers for post in collector.posts])
+    (line,) = agent.err_lines
+    assert "telemetry goes to http://otel.example/v1/logs without its headers" in line
+    assert "-secret" not in agent.said
+
+
+def test_malformed_headers_are_a_warning_without_their_value(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    packed_headers = {"CLEF_TELEMETRY_HEADERS": "authorization header-secret,x-key=a"}
+    artifact.write_bytes(packed({"telemetry": packed_headers}))
+    with running(tmp_path, env) as agent:
+        eventually(lambda: collector.posts, "the events")
+        (line,) = agent.err_lines
+        assert "CLEF_TELEMETRY_HEADERS: 1 of its entries" in line
+    assert collector.posts[0].headers["x-key"] == "a"
+    assert "-secret" not in agent.said
+
+
+# --- what it costs ----------------------------------------------------------------------------
+
+
+def imported(agent: AgentProcess) -> set[str]:
+    """The packages that the interpreter has listed until now."""
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in agent.err_lines}
+
+
+SDK = {"opentelemetry", "requests", "google"}
+
+
+def test_the_sdk_is_not_loaded_before_the_first_secrets_can_be_served(
+    tmp_path: Path, env: dict[str, str], collector: Collector
+) -> None:
+    with serving(ArtifactStore(packed(), hangs=True)) as store:
+        env = {**env, "CLEF_AGENT_SOURCE": store.url}
+        with AgentProcess(tmp_path, env, interpreter=("-X", "importtime")) as agent:
+            eventually(lambda: store.asked_at, "the first fetch")
+            assert agent.request("/v1/ready").status == 503
+            time.sleep(1.5)  # longer than a batch waits for company
+            assert SDK & imported(agent) == set()
+            assert "uvicorn" in imported(agent)
+            store.hangs = False
+            store.released.set()
+            eventually(lambda: collector.posts, "the events", patience_s=60)
+            assert imported(agent) >= SDK
+
+
+def test_without_a_collector_the_sdk_is_never_loaded(tmp_path: Path, env: dict[str, str]) -> None:
+    del env["CLEF_AGENT_TELEMETRY_URL"]
     with AgentProcess(tmp_path, env, interpreter=("-X", "importtime")) as agent:
         agent.wait_until_ready()
-        agent.stop()
-        assert "uvicorn" in agent.err
-        assert re.search(r"\| +(opentelemetry|requests|google)\b", agent.err) is None
-
-
-# --- nothing secret leaves ------------------------------------------------------------------------
-
-
-def spellings(secret: str) -> set[str]:
-    raw = secret.encode()
-    return {
-        secret,
-        quote(secret, safe=""),
-        raw.hex(),
-        base64.b64encode(raw).decode().rstrip("="),
-        base64.urlsafe_b64encode(raw).decode().rstrip("="),
-    }
-
-
-def test_no_secret_leaves_by_any_way_but_the_one_that_serves_it(
-    collector: Collector, tmp_path: Path
-) -> None:
-    # case 5
-    telemetry_secret, source_token, password = "otlp-header-secret", "source-tok-en", "pass-w0rd"
-    query = "X-Sig=signed-query-secret"
-    payload = {**PAYLOAD, "own": {"CLEF_TELEMETRY_HEADERS": f"x-api-key={telemetry_secret}"}}
-    with (
-        serving(ArtifactStore(packed(payload))) as store,
-        running(
-            tmp_path,
-            environment(
-                collector,
-                f"{store.url}?{query}",
-                CLEF_AGENT_SOURCE_TOKEN=source_token,
-                CLEF_AGENT_TELEMETRY_URL=collector.origin.replace("://", f"://reader:{password}@"),
-                CLEF_AGENT_CACHE_PATH=str(tmp_path / "cache"),
-                CLEF_AGENT_LOG_LEVEL="debug",
-            ),
-        ) as agent,
-    ):
-        bodies: list[bytes] = []
-
-        def ask(path: str, *, token: str | None = TOKEN, method: str = "GET") -> None:
-            answer = agent.request(path, token=token, method=method)
-            if answer.status != 200 or "metrics" in path:
-                bodies.append(answer.body + repr(answer.headers).encode())
-
-        def rounds() -> None:
-            for path in (
-                "/v1/secrets",
-                "/v1/secrets/NONE",
-                "/v1/keys",
-                "/v1/nowhere",
-                "/v1/metrics",
-            ):
-                ask(path)
-                ask(path, token="wrong")
-            bodies.append(agent.refresh().body)
-
-        rounds()
-        store.body = packed({**payload, "more": {"X": "another-secret-value"}})
-        rounds()
-        for body, status in (
-            (b"[]", 200),
-            (changed(packed(payload), ciphertextHash="0" * 64), 200),
-            (b"down", 500),
-            (b"who", 403),
-        ):
-            store.body, store.status = body, status
-            rounds()
-        store.hangs = False
-        store.status = 200
-        store.body = packed(payload, expires_at=time.time() + 1)
-        rounds()
-        eventually(lambda: agent.request("/v1/ready").status == 503, "the expiry")
-        rounds()
-        store.body = changed(packed(payload), revokedAt="2026-01-01T00:00:00Z")
-        rounds()
-        one(collector, "artifact.revoked")
-        agent.stop()
-        left = "\n".join(
-            (
-                agent.said,
-                *(body.decode("latin-1") for body in bodies),
-                *(post.content.decode("latin-1") for post in collector.posts),
-                *(
-                    path.read_text("latin-1")
-                    for path in (tmp_path / "cache").rglob("*")
-                    if path.is_file()
-                ),
-            )
-        )
-        # The collector is shown what it asks for in its header; everything else is a leak.
-        assert any(p.headers.get("x-api-key") == telemetry_secret for p in collector.posts)
-    secrets = (
-        *SECRET_VALUES,
-        "another-secret-value",
-        AGE_KEY,
-        TOKEN,
-        telemetry_secret,
-        source_token,
-        password,
-        "signed-query-secret",
-    )
-    assert len(left) > 5000
-    leaks = [s for secret in secrets for s in spellings(secret) if s in left]
-    assert leaks == []
+        replace_file(Path(env["CLEF_AGENT_SOURCE"]), b"no artifact")
+        assert agent.refresh().json["reason"] == "json_parse"
+        assert agent.request("/v1/metrics").status == 200
+        assert agent.stop() == 0
+    assert SDK & imported(agent) == set()
+    assert "uvicorn" in imported(agent)

@@ -11,6 +11,7 @@ from clef_agent.artifact.model import RollbackMark
 from clef_agent.artifact.signing import Signer
 from clef_agent.cache.keeper import NoCopy
 from clef_agent.clock import Instant
+from clef_agent.decrypt.secrets import Secrets
 from clef_agent.refresh import Refreshed
 from clef_agent.sources.base import Fetched, NotModified, Validator
 from clef_agent.telemetry import events
@@ -1221,6 +1222,42 @@ async def test_listener_that_breaks_changes_nothing(
     rig.source.data, rig.source.failure = revoked(A), None
     assert isinstance(await rig.failure(), errors.Revoked)
     assert rig.memory.held is None
+
+
+@pytest.mark.parametrize("ttl_s", [TTL_S, 0], ids=["cached", "just-in-time"])
+@in_virtual_time
+async def test_what_is_the_agents_own_is_taken_from_each_new_artifact_before_it_is_told_of(
+    ttl_s: int,
+) -> None:
+    taken: list[tuple[str | None, int]] = []
+    rig = Setup(ttl_s=ttl_s, source=FakeSource(packed({"app": {"OWN": "first"}}))).rig()
+
+    def take(secrets: Secrets) -> None:
+        taken.append((secrets.value("OWN"), len(rig.recorder.events)))
+
+    rig.refresher._parts = replace(rig.refresher._parts, take_own=take)
+    await rig.refresh()
+    await rig.refresh()  # not modified
+    rig.source.data = packed({"app": {"OWN": "second"}})
+    await rig.refresh()
+    rig.source.data = packed({"app": {"OWN": "refused"}}, recipient=OTHER_AGE_RECIPIENT)
+    await rig.failure()
+    assert taken == [("first", 0), ("second", 2)]
+
+
+@in_virtual_time
+async def test_what_the_agent_makes_of_its_own_secrets_cannot_fail_a_refresh(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Secrets) -> None:
+        raise RuntimeError("very-secret")
+
+    rig = setup.rig()
+    rig.refresher._parts = replace(rig.refresher._parts, take_own=broken)
+    assert isinstance(await rig.refresh(), Refreshed)
+    assert await rig.served() == PLAIN_A
+    assert "cannot be used: RuntimeError" in caplog.text
+    assert "very-secret" not in caplog.text
 
 
 @in_virtual_time

@@ -20,6 +20,7 @@ from clef_agent.provider import CachedSecrets, JustInTimeSecrets
 from clef_agent.regular_file import read_regular_file
 from clef_agent.sources.file import FileSource
 from clef_agent.sources.http import HttpSource
+from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry
 from clef_agent.wiring import assemble
 from fakes import AGE_KEY
 
@@ -82,6 +83,16 @@ def test_both_sockets_are_bound_before_anything_is_loaded(
             str(path),
         ]
         assert agent.memory.never_loaded
+
+
+def test_a_collector_makes_telemetry_and_without_one_there_is_none(base: dict[str, str]) -> None:
+    with assembled(base) as agent:
+        assert isinstance(agent.telemetry, NoTelemetry)
+    url = {"CLEF_AGENT_TELEMETRY_URL": "http://127.0.0.1:4318"}
+    with assembled({**base, **url}) as agent:
+        assert isinstance(agent.telemetry, OtlpTelemetry)
+    with assembled({**base, **url, "OTEL_SDK_DISABLED": "true"}) as agent:
+        assert isinstance(agent.telemetry, NoTelemetry)
 
 
 # case 3

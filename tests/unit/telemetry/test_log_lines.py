@@ -54,6 +54,12 @@ def lines(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> LogLines:
             ),
         ),
         (CONFIRMED, logging.DEBUG, "artifact unchanged: revision=r1"),
+        (events.AgentStarted("1.2.3"), logging.DEBUG, "started: version=1.2.3"),
+        (
+            events.AgentStopped("signal", 61.7),
+            logging.DEBUG,
+            "stopped: reason=signal after 62 s",
+        ),
         (
             events.ArtifactRevoked("2027-01-15"),
             logging.ERROR,

@@ -1,24 +1,29 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from clef_agent import __version__
 from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import CONTENT_TYPE, Gauges, Metrics
+from clef_agent.telemetry.outbox import Counts
 from fakes import NOW
 
 READY = Gauges(mode="cached", ready=True, last_success_age_s=12.5)
 
 
-def refreshed(*, key_count: int = 3, expires_at: float | None = NOW) -> events.ArtifactRefreshed:
+def refreshed(
+    *, key_count: int = 3, expires_at: float | None = NOW, from_disk: bool = False
+) -> events.ArtifactRefreshed:
     return events.ArtifactRefreshed(
         identity="api-gateway",
         environment="production",
         revision="r1",
         key_count=key_count,
         kms_envelope=False,
-        from_disk=False,
+        from_disk=from_disk,
         fetch_s=0.25,
         decrypt_s=0.5,
         expires_at=expires_at,
@@ -97,6 +102,33 @@ def test_an_artifact_without_expiry_takes_the_last_ones_away() -> None:
     metrics(refreshed())
     metrics(refreshed(expires_at=None))
     assert ("clef_agent_artifact_expiry_timestamp_seconds",) not in samples(metrics)
+
+
+# case 13
+def test_taking_the_copy_on_disk_is_no_refresh_and_has_no_duration() -> None:
+    metrics = Metrics()
+    metrics(events.FetchFailed("no route", "Check it.", disk_copy_available=True))
+    metrics(refreshed(from_disk=True))
+    found = samples(metrics)
+    assert found["clef_agent_refreshes_total", "fetch_failed"] == 1
+    assert found["clef_agent_refreshes_total", "changed"] == 0
+    assert found["clef_agent_disk_copy_loads_total",] == 1
+    assert found["clef_agent_fetch_duration_seconds_count",] == 0
+    assert found["clef_agent_decrypt_duration_seconds_count",] == 0
+    assert found["clef_agent_secrets",] == 3
+    assert found["clef_agent_artifact_expiry_timestamp_seconds",] == NOW
+
+
+def test_what_became_of_telemetry_is_counted_and_zero_where_there_is_none() -> None:
+    reasons = ("queue_full", "undelivered", "rejected")
+    found = samples(Metrics())
+    assert found["clef_agent_telemetry_exported_total",] == 0
+    assert all(found["clef_agent_telemetry_dropped_total", reason] == 0 for reason in reasons)
+    counts = Counts(7, {"queue_full": 1, "undelivered": 2, "rejected": 3})
+    found = samples(Metrics(), replace(READY, telemetry=counts))
+    assert found["clef_agent_telemetry_exported_total",] == 7
+    dropped = [found["clef_agent_telemetry_dropped_total", reason] for reason in reasons]
+    assert dropped == [1, 2, 3]
 
 
 def test_requests_are_labelled_by_route_and_status() -> None:
