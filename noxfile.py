@@ -72,3 +72,10 @@ def docs(session: nox.Session) -> None:
     """Draws the README's pictures anew."""
     session.install(".[docs]")
     session.run("python", "docs/draw_fleet.py", env={"PYTHONPATH": "tests"})
+
+
+@nox.session(name="lambda-rie")
+def lambda_rie(session: nox.Session) -> None:
+    """The extension under AWS's own emulator; skips, and says so, where that is not on PATH."""
+    session.install(*groups("tests"), ".")
+    session.run("pytest", "tests/rie", *session.posargs)

@@ -107,7 +107,8 @@ class FakeService:
         self.answered.append(reply)
         request.send_response(reply.status)
         for name, value in reply.headers.items():
-            request.send_header(name, value)
+            if value:  # an empty one only keeps its default away
+                request.send_header(name, value)
         if "Content-Length" not in reply.headers:
             request.send_header("Content-Length", str(len(reply.body)))
         request.end_headers()

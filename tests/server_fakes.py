@@ -108,6 +108,9 @@ class FakeProvider:
             raise self.failure
         return self.refreshed
 
+    def wants_refresh(self) -> bool:
+        return False
+
     def status(self) -> Status:
         return Status(self.mode, self.revision, self.last_success_ms, self.why_not)
 

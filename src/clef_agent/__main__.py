@@ -11,21 +11,25 @@ import signal
 import sys
 
 _STANDARD_ERROR = 2
+_NAME_AND_VALUE = 2
 
 
 def main() -> None:
     """Runs the agent, or the command that the arguments name; never returns."""
     _occupy_standard_streams()
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] == "dev":
+    is_agent = not arguments or (
+        arguments[0] == "--extension-name" and len(arguments) == _NAME_AND_VALUE
+    )
+    if is_agent or arguments[0] == "dev":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if not arguments:
+    if is_agent:
         # The agent itself does without the command line's library: it costs a part of the start.
         from clef_agent.cli.run import leave, run_agent
 
-        leave(run_agent())
+        leave(run_agent(*arguments[1:]))
     from clef_agent.cli.app import app
 
     app()

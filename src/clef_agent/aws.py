@@ -195,29 +195,37 @@ def explain(exc: Exception) -> AwsFailure | None:
     Source: https://docs.aws.amazon.com/botocore/latest/reference/ (botocore.exceptions)
     """
     from botocore import exceptions as aws
+    from urllib3.exceptions import HTTPError
 
     if isinstance(exc, aws.ClientError):
         return _answered(exc)
     name = type(exc).__name__
-    if isinstance(exc, aws.NoCredentialsError):
-        return AwsFailure("no_credentials", "no AWS credentials were found")
-    if isinstance(exc, _of(aws, _NO_CREDENTIALS)):
-        return AwsFailure("no_credentials", f"no AWS credentials could be had ({name})")
-    if isinstance(exc, aws.SSLError):
-        return AwsFailure("unreachable", "TLS failed, or the certificate is not trusted")
-    if isinstance(exc, aws.HTTPClientError | aws.ConnectionError):
-        return AwsFailure("unreachable", _UNREACHABLE.get(name, f"no answer ({name})"))
-    if isinstance(exc, aws.NoRegionError):
-        return AwsFailure("misconfigured", "no AWS region is known: set AWS_REGION")
-    if isinstance(exc, aws.IncompleteReadError | aws.FlexibleChecksumError | aws.ChecksumError):
-        return AwsFailure("unreachable", f"the answer broke off or was altered ({name})")
-    if isinstance(exc, aws.BotoCoreError):
-        return AwsFailure("misconfigured", f"AWS cannot be asked so ({name})")
-    if isinstance(exc, OSError | ValueError | KeyError):
+    # In this order: some are kinds of what comes later.
+    kinds: tuple[tuple[Any, Kind, str], ...] = (
+        (aws.NoCredentialsError, "no_credentials", "no AWS credentials were found"),
+        (_of(aws, _NO_CREDENTIALS), "no_credentials", f"no AWS credentials could be had ({name})"),
+        (aws.SSLError, "unreachable", "TLS failed, or the certificate is not trusted"),
+        (
+            (aws.HTTPClientError, aws.ConnectionError),
+            "unreachable",
+            _UNREACHABLE.get(name, f"no answer ({name})"),
+        ),
+        (
+            (aws.IncompleteReadError, aws.FlexibleChecksumError, aws.ChecksumError, HTTPError),
+            "unreachable",
+            f"the answer broke off, or came altered or too slowly ({name})",
+        ),
+        (aws.NoRegionError, "misconfigured", "no AWS region is known: set AWS_REGION"),
+        (aws.BotoCoreError, "misconfigured", f"AWS cannot be asked so ({name})"),
         # botocore wraps what the network does, but not what reading a token's file or a
         # credential program's output does.
-        return AwsFailure("no_credentials", f"no AWS credentials could be had ({name})")
-    return None
+        (
+            (OSError, ValueError, KeyError),
+            "no_credentials",
+            f"no AWS credentials could be had ({name})",
+        ),
+    )
+    return next((AwsFailure(kind, words) for of, kind, words in kinds if isinstance(exc, of)), None)
 
 
 _CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}", re.ASCII)

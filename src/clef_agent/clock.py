@@ -25,6 +25,20 @@ class Instant(NamedTuple):
         return max(now.boot - self.boot, now.wall - self.wall)
 
 
+class Pause(NamedTuple):
+    """``length_s`` seconds from ``since`` on, over as soon as either clock says so.
+
+    By the boot clock alone, a pause that a frozen sandbox sleeps through would only begin then.
+    """
+
+    since: Instant
+    length_s: float
+
+    def left_s(self, now: Instant) -> float:
+        """Seconds that are left of it at ``now``; 0 or less when it is over."""
+        return self.length_s - self.since.age_s(now)
+
+
 class Clock(Protocol):
     """Where the time comes from; tests pass one of their own."""
 

@@ -7,8 +7,9 @@
     ├── StartFailed              the process cannot begin to serve
     │   ├── PortInUse
     │   ├── ListenFailed
-    │   ├── TokenUnusable
-    │   └── LambdaUnsupported    this version has no lifecycle for Lambda
+    │   └── TokenUnusable
+    ├── ExtensionsApiFailed      Lambda does not answer an extension, or refuses it
+    │   └── RegistrationRefused
     ├── SourceError              fetch_failed: no artifact came back
     │   ├── SourceUnreachable    network, TLS, timeout
     │   ├── SourceDenied         401, 403
@@ -88,11 +89,17 @@ class TokenUnusable(StartFailed):
     hint = "Put one line of text into the file that CLEF_AGENT_TOKEN_FILE names, or remove it."
 
 
-class LambdaUnsupported(StartFailed):
-    """The environment is Lambda's, and this version has no lifecycle for it."""
+class ExtensionsApiFailed(ClefError):
+    """Lambda's Extensions API gave no answer, or refused what an extension may ask for."""
 
-    reason = "lambda_unsupported"
-    hint = "AWS_LAMBDA_RUNTIME_API is set; run clef-agent as a sidecar or a daemon instead."
+    reason = "extensions_api"
+    hint = "AWS_LAMBDA_RUNTIME_API is Lambda's own variable; it must not be set anywhere else."
+
+
+class RegistrationRefused(ExtensionsApiFailed):
+    """Lambda expects no extension of this name, or not any more."""
+
+    hint = "The name must be that of the file in /opt/extensions; --extension-name sets another."
 
 
 # --- sources ----------------------------------------------------------------------------------

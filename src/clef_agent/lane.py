@@ -28,8 +28,8 @@ class Lane:
         self._width = width
         self._under_way = 0
 
-    async def run(self, call: Callable[[], T], *, deadline_s: float) -> T:
-        """What ``call`` returns or raises.
+    async def run(self, call: Callable[[], T], *, deadline_s: float | None) -> T:
+        """What ``call`` returns or raises; None as ``deadline_s`` waits for as long as it takes.
 
         Raises:
             LaneBlocked: the call took longer than ``deadline_s`` (it goes on, and its result is

@@ -65,6 +65,10 @@ class SecretsProvider(Protocol):
         """A refresh for whoever asks. Raises RefreshTooSoon or AttemptFailed."""
         ...
 
+    def wants_refresh(self) -> bool:
+        """Whether an invocation of a function, where no timer polls, calls for a refresh."""
+        ...
+
     def status(self) -> Status:
         """The state as it is now, without asking the source."""
         ...
@@ -163,6 +167,10 @@ class CachedSecrets(_Provider):
         assert held.secrets is not None  # the refresher of this mode keeps them
         return Opened(held.secrets, held.artifact.digest)
 
+    def wants_refresh(self) -> bool:
+        """See SecretsProvider: when a poll would have come by now."""
+        return self._refresher.is_due()
+
 
 class JustInTimeSecrets(_Provider):
     """Decrypted anew for each request; nothing decrypted outlives the response.
@@ -209,3 +217,40 @@ class JustInTimeSecrets(_Provider):
         if current is not None and current.artifact.digest != held.artifact.digest:
             return await self.open()
         return Opened(secrets, held.artifact.digest)
+
+    def wants_refresh(self) -> bool:
+        """See SecretsProvider: always, unless the source has asked to be left in peace."""
+        return not self._refresher.is_unwelcome()
+
+
+class RefreshedOnRequest:
+    """Another provider's secrets, looked after by those who ask for them: for where no timer is.
+
+    A request that comes when a look is due is answered with what the source has now; it waits no
+    longer for that than until ``patience_s`` after the look began. ``leave_to_timer`` ends that.
+    """
+
+    def __init__(
+        self, provider: SecretsProvider, refresher: Refresher, *, patience_s: float
+    ) -> None:
+        self.mode: Mode = provider.mode
+        self.wait_for_change = provider.wait_for_change
+        self.refresh_on_demand = provider.refresh_on_demand
+        self.wants_refresh = provider.wants_refresh
+        self.status = provider.status
+        self.changed = provider.changed
+        self.drain = provider.drain
+        self._provider = provider
+        self._refresher = refresher
+        self._patience_s = patience_s
+        self._has_timer = False
+
+    async def open(self) -> Opened:
+        """See SecretsProvider."""
+        if not self._has_timer:
+            await self._refresher.refresh_if_due(self._patience_s)
+        return await self._provider.open()
+
+    def leave_to_timer(self) -> None:
+        """From now on a timer polls, and no request waits for it."""
+        self._has_timer = True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -25,7 +25,7 @@ from clef_agent.clock import Clock, Instant
 from clef_agent.decrypt import Decryptor, Secrets
 from clef_agent.errors import ArtifactError, ClefError, SourceError, Unavailable
 from clef_agent.log import LOGGER
-from clef_agent.schedule import Schedule, patience_s
+from clef_agent.schedule import Backoff, Schedule
 from clef_agent.sources.base import FETCH_DEADLINE_S, Fetched, NotModified, Source, Validator
 from clef_agent.telemetry import events
 
@@ -33,6 +33,9 @@ from clef_agent.telemetry import events
 _INLINE_MAX_BYTES: Final = 64 * 1024
 #: How long a request waits for a refresh that it triggered or joined, in seconds.
 REQUEST_PATIENCE_S: Final = 5.0
+#: No attempt lasts longer, in seconds: two fetches, an unwrapping, and what a disk may take. One
+#: that seems to was frozen in between, together with the process.
+LONGEST_ATTEMPT_S: Final = 60.0
 #: A caller can ask for one refresh in so many seconds.
 _ON_DEMAND_INTERVAL_S: Final = 1.0
 
@@ -85,29 +88,63 @@ class Refresher:
         self._memory = parts.memory
         self._clock = parts.clock
         self._keeps_plaintext = keeps_plaintext
-        self._fetch_deadline_s = fetch_deadline_s
+        #: How long a fetch that begins now may take, in seconds, and an unwrapping.
+        self.fetch_deadline_s = fetch_deadline_s
         self._flight: asyncio.Task[Outcome] | None = None
+        self._attempt_began = self._awaited_since = parts.clock.now()
+        self._deadline: asyncio.Timeout | None = None
         self._tell: list[Callable[[], None]] = []
         self._mark: RollbackMark | None = None
         self._mark_is_known = not parts.policy.rollback_protection
         self._told_of_mark = False
-        self._failures = 0
+        self._backoff = Backoff(parts.schedule)
         self._last_failure: ClefError | None = None
         self._last_digest = ""
-        # Moments on the boot clock, which no one can set.
-        self._backoff_until = 0.0
-        self._source_asks_until = 0.0
+        #: On the boot clock, which no one can set.
         self._on_demand_again_at = 0.0
 
     # --- asking for a refresh -------------------------------------------------------------------
 
     async def refresh(self) -> Outcome:
         """The outcome of a refresh: of the one under way, or else of a new one."""
-        if self._flight is None:
-            self._flight = asyncio.get_running_loop().create_task(self._run())
-            self._flight.add_done_callback(self._landed)
         # Whoever gives up waiting must not take the refresh away from the others.
-        return await asyncio.shield(self._flight)
+        return await asyncio.shield(self._joined())
+
+    async def refresh_within(self, patience_s: float) -> None:
+        """Waits for a refresh as ``refresh`` does, but only until ``patience_s`` after it began.
+
+        A source that hangs costs that much once, and not each of those who come by.
+        """
+        flight = self._joined()
+        left_s = patience_s - self._awaited_since.age_s(self._clock.now())
+        if left_s > 0:
+            await asyncio.wait([flight], timeout=left_s)
+
+    async def refresh_if_due(self, patience_s: float) -> None:
+        """For a request, where no timer looks: what may be served, but is due, is refreshed first.
+
+        Waits as ``refresh_within`` does; a failure leaves what is held as it is.
+        """
+        if self._memory.why_not(self._clock.now()) is None and (self.is_under_way or self.is_due()):
+            await self.refresh_within(patience_s)
+
+    def is_due(self) -> bool:
+        """Whether a poll would have come by now, and no backoff stands against it."""
+        now, last_success = self._clock.now(), self._memory.last_success
+        if self._backoff.left_s(now) > 0:
+            return False
+        return last_success is None or self._parts.schedule.is_due(
+            last_success.age_s(now), self._memory.until_expiry_s(now)
+        )
+
+    def is_unwelcome(self) -> bool:
+        """Whether the source has asked to be left in peace for longer than now."""
+        return self._backoff.asked_s(self._clock.now()) > 0
+
+    @property
+    def last_failure(self) -> ClefError | None:
+        """What the latest refresh failed with, or None where it did not."""
+        return self._last_failure
 
     @property
     def is_under_way(self) -> bool:
@@ -126,11 +163,11 @@ class Refresher:
             AttemptFailed: the refresh failed.
         """
         if self._flight is None:
-            now = self._clock.now().boot
-            wait_s = max(self._source_asks_until, self._on_demand_again_at) - now
+            now = self._clock.now()
+            wait_s = max(self._backoff.asked_s(now), self._on_demand_again_at - now.boot)
             if wait_s > 0:
                 raise errors.RefreshTooSoon(wait_s)
-            self._on_demand_again_at = now + _ON_DEMAND_INTERVAL_S
+            self._on_demand_again_at = now.boot + _ON_DEMAND_INTERVAL_S
         outcome = await self.refresh()
         if isinstance(outcome, Failed):
             raise errors.AttemptFailed(outcome.error, retry_after_s=self.backoff_left_s())
@@ -156,11 +193,11 @@ class Refresher:
 
     def backoff_left_s(self) -> float:
         """Seconds until the next attempt after a failure; 0 or less when there is none to wait."""
-        return self._backoff_until - self._clock.now().boot
+        return self._backoff.left_s(self._clock.now())
 
     def delay_s(self, *, first: bool = False) -> float:
         """Seconds until the next poll, reckoned from now; the ``first`` one is spread wider."""
-        if self._failures:
+        if self._backoff.failures:
             return max(self.backoff_left_s(), 0.0)
         until_expiry_s = self._memory.until_expiry_s(self._clock.now())
         if first:
@@ -208,6 +245,23 @@ class Refresher:
 
     # --- one refresh ----------------------------------------------------------------------------
 
+    def _joined(self) -> asyncio.Task[Outcome]:
+        """The refresh under way, or else a new one."""
+        if self._flight is None:
+            self._awaited_since = self._clock.now()
+            self._flight = asyncio.get_running_loop().create_task(self._run())
+            self._flight.add_done_callback(self._landed)
+        elif self._was_frozen and self._deadline is not None and not self._deadline.expired():
+            # Its connection is dead, and its timers may have stood still: it is to begin anew.
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+            self._awaited_since = self._clock.now()
+        return self._flight
+
+    @property
+    def _was_frozen(self) -> bool:
+        """Whether the process was frozen since the latest attempt began."""
+        return self._attempt_began.age_s(self._clock.now()) > LONGEST_ATTEMPT_S
+
     def _landed(self, flight: asyncio.Task[Outcome]) -> None:
         self._flight = None
         if not flight.cancelled() and flight.exception() is not None:
@@ -216,22 +270,28 @@ class Refresher:
             tell()
 
     async def _run(self) -> Outcome:
-        try:
-            await self._learn_mark()
-            outcome: Outcome = await self._fetch_and_accept()
-        except ClefError as exc:
-            outcome = Failed(exc)
-        except Exception as exc:  # noqa: BLE001  # a fault of ours must not end the polling
-            # The text of an unforeseen exception may hold anything; its type does not.
-            outcome = Failed(errors.SourceUnusable(f"unexpected {type(exc).__name__}"))
+        outcome = await self._attempt()
+        while isinstance(outcome, Failed) and outcome.error.transient and self._was_frozen:
+            # That says nothing about the source: every deadline had passed before it was looked at.
+            outcome = await self._attempt()
         if isinstance(outcome, Failed):
             await self._note_failure(outcome.error)
         else:
-            self._failures = 0
+            self._backoff.end()
             self._last_failure = None
-            self._backoff_until = self._source_asks_until = 0.0
         self.enforce()
         return outcome
+
+    async def _attempt(self) -> Outcome:
+        self._attempt_began = self._awaited_since = self._clock.now()
+        try:
+            await self._learn_mark()
+            return await self._fetch_and_accept()
+        except ClefError as exc:
+            return Failed(exc)
+        except Exception as exc:  # noqa: BLE001  # a fault of ours must not end the polling
+            # The text of an unforeseen exception may hold anything; its type does not.
+            return Failed(errors.SourceUnusable(f"unexpected {type(exc).__name__}"))
 
     async def _learn_mark(self) -> None:
         """Reads the rollback mark before the first artifact is judged by it."""
@@ -273,12 +333,24 @@ class Refresher:
 
     async def _fetch(self, previous: Validator | None) -> Fetched | NotModified:
         try:
-            async with asyncio.timeout(self._fetch_deadline_s):
+            async with self._limited() as limit_s:
                 return await self._parts.source.fetch(previous)
         except TimeoutError:
-            raise errors.SourceUnreachable(
-                f"no complete answer within {self._fetch_deadline_s:g} s"
-            ) from None
+            raise errors.SourceUnreachable(f"no complete answer within {limit_s:g} s") from None
+
+    @contextlib.asynccontextmanager
+    async def _limited(self) -> AsyncIterator[float]:
+        """Whatever is done in it has ``fetch_deadline_s``, which is also what it gives.
+
+        Raises:
+            TimeoutError: it took longer.
+        """
+        limit_s = self.fetch_deadline_s
+        try:
+            async with asyncio.timeout(limit_s) as self._deadline:
+                yield limit_s
+        finally:
+            self._deadline = None
 
     def _confirm(self, held: Held, now: Instant, fetch_s: float) -> Refreshed:
         expires_at = held.artifact.expires_at
@@ -297,9 +369,8 @@ class Refresher:
             verified = await asyncio.to_thread(self._parse_and_verify, data, now)
         try:
             # An age file needs nobody; a key service may accept the call and never answer.
-            async with asyncio.timeout(
-                None if verified.artifact.envelope is None else self._fetch_deadline_s
-            ):
+            is_asked = verified.artifact.envelope is not None
+            async with self._limited() if is_asked else contextlib.nullcontext():
                 secrets = await self._parts.decryptor.decrypt(verified)
         except TimeoutError:
             raise errors.UnwrapUnavailable("the key service did not answer in time") from None
@@ -336,16 +407,9 @@ class Refresher:
     # --- failures -------------------------------------------------------------------------------
 
     async def _note_failure(self, error: ClefError) -> None:
-        self._failures += 1
         self._last_failure = error
         retry_after_s = error.retry_after_s if isinstance(error, SourceError) else None
-        now = self._clock.now().boot
-        if retry_after_s is not None:
-            self._source_asks_until = now + patience_s(retry_after_s)
-        # What the source asked for earlier still stands, where a refresh came before its time.
-        asked_s = self._source_asks_until - now
-        delay_s = self._parts.schedule.delay_after_failure_s(self._failures, asked_s)
-        self._backoff_until = now + delay_s
+        self._backoff.fail(self._clock.now(), retry_after_s)
         match error:
             case errors.Revoked(applies=True):
                 self._revoke(error)

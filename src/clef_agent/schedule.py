@@ -1,9 +1,12 @@
-"""When to look next. Pure: delays in, delays out, randomness as an argument."""
+"""When to look next. Pure: delays and moments in, delays out, randomness as an argument."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Final
+
+from clef_agent.clock import Instant, Pause
 
 MIN_DELAY_S = 5.0
 MAX_DELAY_S = 60.0
@@ -70,6 +73,14 @@ class Schedule:
         # Jitter after a Retry-After runs one way only, and keeps a fleet from returning at once.
         return max(self._jittered(backoff_s), asked_s * self.random.uniform(1.0, 1.0 + _JITTER))
 
+    def is_due(self, age_s: float, until_expiry_s: float | None) -> bool:
+        """Whether a success ``age_s`` ago calls for a look, where no timer does.
+
+        Without jitter: what gives the occasion spreads the looks.
+        """
+        lifetime_s = None if until_expiry_s is None else age_s + until_expiry_s
+        return age_s >= self._before_expiry(self.interval_s, lifetime_s)
+
     @property
     def _shortest_s(self) -> float:
         return min(MIN_DELAY_S, self.interval_s)
@@ -81,3 +92,38 @@ class Schedule:
 
     def _jittered(self, delay_s: float) -> float:
         return delay_s * self.random.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+#: What began at the dawn of time is over.
+_OVER: Final = Pause(Instant(wall=0.0, boot=0.0), 0.0)
+
+
+class Backoff:
+    """How long a source is left in peace after failures in a row, and when it asked for it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._pause = self._asked = _OVER
+        self.failures = 0
+
+    def fail(self, now: Instant, retry_after_s: float | None) -> None:
+        """One more failure; ``retry_after_s`` is what the source asked for with it."""
+        self.failures += 1
+        if retry_after_s is not None:
+            self._asked = Pause(now, patience_s(retry_after_s))
+        # What the source asked for earlier still stands, where a refresh came before its time.
+        asked_s = self.asked_s(now)
+        self._pause = Pause(now, self._schedule.delay_after_failure_s(self.failures, asked_s))
+
+    def end(self) -> None:
+        """A success: nothing stands any more."""
+        self._pause = self._asked = _OVER
+        self.failures = 0
+
+    def left_s(self, now: Instant) -> float:
+        """Seconds until the next attempt; 0 or less when there is none to wait."""
+        return self._pause.left_s(now)
+
+    def asked_s(self, now: Instant) -> float:
+        """Seconds for which the source asked to be left in peace; 0 or less when it did not."""
+        return self._asked.left_s(now)

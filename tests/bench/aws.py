@@ -12,12 +12,12 @@ from bench.figures import Bound, Figure
 from bench.processes import (
     TOKEN,
     agent_command,
-    agent_env,
     free_port,
     memory_kib,
     running,
     wait_until_ready,
 )
+from bench.start import start_s
 from bench.workload import KeyPair, fifty_keys
 from clef_agent.artifact.pack import Packing, ToKeyService, pack
 from clef_agent.cli.key_service import KeyServiceWrapper
@@ -36,7 +36,7 @@ def measure(directory: Path) -> list[Figure]:
     with moto_server() as moto:
         env = _remote_env(moto)
         # The first round leaves bytecode and file caches warm, and does not count.
-        rounds = [(_start_s(env), _file_start_s(artifact, keys)) for _ in range(1 + _ROUNDS)][1:]
+        rounds = [(_start_s(env), start_s(artifact, keys)) for _ in range(1 + _ROUNDS)][1:]
         remote, local = (median(times) for times in zip(*rounds, strict=True))
         pss_mb = _pss_mb(env)
     return [
@@ -80,14 +80,6 @@ def _start_s(env: dict[str, str]) -> float:
     port = free_port()
     started = time.perf_counter()
     with running(agent_command(), {**env, "CLEF_AGENT_PORT": str(port)}) as agent:
-        wait_until_ready(agent, port)
-        return time.perf_counter() - started
-
-
-def _file_start_s(artifact: Path, keys: KeyPair) -> float:
-    port = free_port()
-    started = time.perf_counter()
-    with running(agent_command(), agent_env(port, artifact, keys.file)) as agent:
         wait_until_ready(agent, port)
         return time.perf_counter() - started
 

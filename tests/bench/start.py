@@ -38,7 +38,7 @@ def measure(directory: Path) -> list[Figure]:
     artifact = directory / "artifact.json"
     artifact.write_bytes(keys.pack(fifty_keys()))
     # The first round leaves bytecode and file caches warm, and does not count.
-    rounds = [(_start_s(artifact, keys), _import_s()) for _ in range(1 + _ROUNDS)][1:]
+    rounds = [(start_s(artifact, keys), _import_s()) for _ in range(1 + _ROUNDS)][1:]
     starts, imports = (median(times) for times in zip(*rounds, strict=True))
     heavy = sorted(_imported(artifact, keys) & _HEAVY)
     return [
@@ -59,7 +59,8 @@ def measure(directory: Path) -> list[Figure]:
     ]
 
 
-def _start_s(artifact: Path, keys: KeyPair) -> float:
+def start_s(artifact: Path, keys: KeyPair) -> float:
+    """Seconds from starting an agent with a file source to its readiness."""
     port = free_port()
     started = time.perf_counter()
     with running(agent_command(), agent_env(port, artifact, keys.file)) as agent:

@@ -165,15 +165,6 @@ def test_a_taken_port_stops_the_agent_before_it_asks_the_source(tmp_path: Path) 
         assert store.asked_at == []
 
 
-def test_lambda_is_recognised_and_refused_by_this_version(
-    tmp_path: Path, env: dict[str, str]
-) -> None:
-    with AgentProcess(tmp_path, {**env, "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001"}) as agent:
-        assert problems(agent) == ["this version does not run as a Lambda extension yet"]
-    assert "AWS_LAMBDA_RUNTIME_API" in agent.err
-    assert agent.out == ""
-
-
 def test_what_waiting_cannot_mend_ends_the_start_at_once(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

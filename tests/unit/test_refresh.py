@@ -148,7 +148,7 @@ async def test_large_artifact_is_proven_beside_the_loop_and_served() -> None:
     big = packed({"app": {"KEY": "x" * 200_000}})
     rig = Setup(source=FakeSource(big)).rig()
     # Timers would overtake the threads in virtual time; none are set here but the deadline.
-    rig.refresher._fetch_deadline_s = 1e9
+    rig.refresher.fetch_deadline_s = 1e9
     await rig.refresh()
     await rig.refresh()
     assert len(await rig.served()) > 200_000
@@ -1298,3 +1298,144 @@ async def test_recorded_failures_hold_no_payload(setup: Setup) -> None:
     rig.source.data = encrypted(b'{"app": {"KEY": 5, "OTHER": "very-secret"}}')
     error = await rig.failure()
     assert "very-secret" not in f"{error!r} {rig.recorder.events!r}"
+
+
+# --- freezes, and looks without a timer -------------------------------------------------------
+
+HOUR_S = 3600.0
+
+
+@in_virtual_time
+async def test_backoff_is_over_after_a_freeze_that_only_the_wall_clock_saw(setup: Setup) -> None:
+    rig = setup.rig()  # case 17
+    rig.source.failure = unreachable(120)
+    await rig.refresh()
+    assert rig.refresher.is_unwelcome()
+    rig.clock.advance(wall=HOUR_S, boot=1)
+    assert rig.refresher.backoff_left_s() <= 0
+    assert not rig.refresher.is_unwelcome()
+
+
+@in_virtual_time
+async def test_fetch_that_a_freeze_outlived_begins_anew_when_somebody_asks(setup: Setup) -> None:
+    rig = setup.rig()  # case 17
+    rig.source.gate = asyncio.Event()
+    frozen = asyncio.create_task(rig.refresh())
+    await asyncio.sleep(1)
+    rig.clock.advance(wall=HOUR_S, boot=1)  # the loop's timers have not moved
+    rig.source.gate = None
+    assert isinstance(await rig.refresh(), Refreshed)
+    assert isinstance(await frozen, Refreshed)
+    assert len(rig.source.requests) == 2
+    assert rig.recorder.of(events.FetchFailed) == []
+
+
+@in_virtual_time
+async def test_who_comes_after_a_freeze_waits_for_the_fetch_that_begins_anew(setup: Setup) -> None:
+    rig = setup.rig()  # case 17
+    rig.source.gate = asyncio.Event()
+    frozen = asyncio.create_task(rig.refresh())
+    await asyncio.sleep(1)
+    rig.clock.advance(wall=HOUR_S, boot=1)
+    rig.source.gate = None
+    await rig.refresher.refresh_within(2)
+    assert await rig.served() == PLAIN_A
+    await frozen
+
+
+@in_virtual_time
+async def test_fetch_whose_deadline_passed_in_a_freeze_begins_anew_by_itself(setup: Setup) -> None:
+    rig = setup.rig()  # case 17
+    rig.source.gate = asyncio.Event()
+    frozen = asyncio.create_task(rig.refresh())
+    await asyncio.sleep(1)
+    rig.clock.advance(HOUR_S)
+    rig.source.gate = None
+    await asyncio.sleep(rig.refresher.fetch_deadline_s)
+    assert isinstance(await frozen, Refreshed)
+    assert rig.recorder.of(events.FetchFailed) == []
+
+
+@in_virtual_time
+async def test_fetch_that_merely_hangs_fails_once(setup: Setup) -> None:
+    rig = setup.rig()  # case 16
+    rig.source.gate = asyncio.Event()
+    assert isinstance(await rig.failure(), errors.SourceUnreachable)
+    assert len(rig.source.requests) == 1
+
+
+@in_virtual_time
+async def test_look_is_due_once_the_interval_has_passed_by_either_clock(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(29.9)
+    assert not rig.refresher.is_due()
+    rig.clock.advance(wall=0.1)
+    assert rig.refresher.is_due()
+    await rig.refresh()
+    rig.clock.advance(boot=30)
+    assert rig.refresher.is_due()
+
+
+@in_virtual_time
+async def test_look_is_due_before_what_is_held_expires(setup: Setup) -> None:  # case 14
+    rig = expiring(setup, after_s=10)
+    await rig.refresh()
+    rig.clock.advance(7.9)
+    assert not rig.refresher.is_due()
+    rig.clock.advance(0.1)
+    assert rig.refresher.is_due()
+
+
+@in_virtual_time
+async def test_look_is_not_due_within_the_backoff(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(30)
+    away(rig.source)
+    await rig.refresh()
+    assert not rig.refresher.is_due()
+    await rig.pass_backoff()
+    assert rig.refresher.is_due()
+
+
+@in_virtual_time
+async def test_request_that_finds_a_look_due_gets_what_the_source_has_now(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.source.data = B
+    await rig.refresher.refresh_if_due(2)
+    assert await rig.served() == PLAIN_A
+    rig.clock.advance(30)
+    await rig.refresher.refresh_if_due(2)
+    assert await rig.served() == PLAIN_B
+    assert len(rig.source.requests) == 2
+
+
+@in_virtual_time
+async def test_a_source_that_hangs_is_waited_for_once_and_not_by_each_request(
+    setup: Setup,
+) -> None:  # case 16
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(30)
+    rig.source.gate = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await rig.refresher.refresh_if_due(2)
+    assert loop.time() - began == pytest.approx(2)
+    rig.clock.advance(2)
+    for _ in range(10):
+        await rig.refresher.refresh_if_due(2)
+        assert await rig.served() == PLAIN_A
+    assert loop.time() - began == pytest.approx(2)
+    assert len(rig.source.requests) == 2
+
+
+@in_virtual_time
+async def test_what_has_passed_its_time_is_left_to_recovery(setup: Setup) -> None:
+    rig = setup.rig()
+    await rig.refresh()
+    rig.clock.advance(TTL_S)
+    await rig.refresher.refresh_if_due(2)
+    assert len(rig.source.requests) == 1

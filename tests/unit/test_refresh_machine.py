@@ -48,6 +48,7 @@ T = TypeVar("T")
 TTL_S = 300.0
 INTERVAL_S = 30.0
 MAX_RETRY_AFTER_S = 3600.0
+NEVER_ASKED = (Instant(0.0, 0.0), 0.0)
 #: Delays are differences of large numbers.
 ROUNDING_S = 1e-3
 #: Thousands of copies are written; in memory, fsync costs nothing.
@@ -105,8 +106,13 @@ class Model:
         self.last: Instant | None = None
         self.because: WhyNot = errors.NotLoaded
         self.failures = 0
-        self.asked_until = 0.0
+        self.asked = NEVER_ASKED
         self.mark = self.disk_mark if self.rules.disk else None
+
+    def asked_s(self, now: Instant) -> float:
+        """For how long the source still asks to be left in peace."""
+        since, length_s = self.asked
+        return length_s - max(now.boot - since.boot, now.wall - since.wall)
 
     def trust_s(self, offer: Offer) -> float | None:
         if not self.rules.just_in_time:
@@ -328,17 +334,15 @@ class RefreshMachine(RuleBasedStateMachine):
     def check_backoff(self, *, succeeded: bool) -> None:
         model, backoff_s = self.model, self.rig.refresher.backoff_left_s()
         if succeeded:
-            model.failures, model.asked_until = 0, 0.0
+            model.failures, model.asked = 0, NEVER_ASKED
             assert backoff_s <= 0
             return
         model.failures += 1
         asked_s = getattr(self.source.failure, "retry_after_s", None)
         if asked_s is not None:
-            model.asked_until = self.now.boot + min(asked_s, MAX_RETRY_AFTER_S)
-        least_s = max(
-            min(2.0 ** (model.failures - 1), INTERVAL_S) * 0.9, model.asked_until - self.now.boot
-        )
-        most_s = max(least_s / 0.9, model.asked_until - self.now.boot) * 1.1
+            model.asked = (self.now, min(asked_s, MAX_RETRY_AFTER_S))
+        least_s = max(min(2.0 ** (model.failures - 1), INTERVAL_S) * 0.9, model.asked_s(self.now))
+        most_s = max(least_s / 0.9, model.asked_s(self.now)) * 1.1
         assert least_s - ROUNDING_S <= backoff_s <= most_s + ROUNDING_S
 
     # --- the source -----------------------------------------------------------------------------
@@ -481,10 +485,10 @@ class RefreshMachine(RuleBasedStateMachine):
         outcome = self.run(ask())
         if isinstance(outcome, errors.RefreshTooSoon):
             # Either the source asked for patience, or somebody else did it within this second.
-            asked_s = self.model.asked_until - self.now.boot
+            asked_s = self.model.asked_s(self.now)
             assert outcome.retry_after_s <= max(asked_s, 1.0) + ROUNDING_S
             return
-        assert self.model.asked_until <= self.now.boot
+        assert self.model.asked_s(self.now) <= 0
         succeeded = self.model_refresh()
         assert isinstance(outcome, Refreshed) == succeeded
         self.check_backoff(succeeded=succeeded)

@@ -57,6 +57,12 @@ def run(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    extension_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="In Lambda: the name of the file in /opt/extensions that ran this."
+        ),
+    ] = None,
 ) -> None:
     """Serve the secrets of one encrypted artifact to the application beside it.
 
@@ -65,7 +71,7 @@ def run(
     if ctx.invoked_subcommand is None:
         from clef_agent.cli.run import leave, run_agent
 
-        leave(run_agent())
+        leave(run_agent(extension_name))
 
 
 @app.command(rich_help_panel="Run")

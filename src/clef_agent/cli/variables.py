@@ -7,7 +7,7 @@ would let them run code here, so it is refused unless the person who starts the 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -99,7 +99,7 @@ _STEERING: Final = frozenset(
 class Naming:
     """How secrets are named, and which are taken.
 
-    ``only`` are names as ``ns__KEY`` or as the variable's, before ``prefix``; () takes all.
+    ``only`` are names as ``ns__KEY``, or bare keys of whichever namespace; () takes all.
     """
 
     only: tuple[str, ...] = ()
@@ -124,11 +124,13 @@ def variables_of(payload: Payload, naming: Naming) -> Variables:
             would steer the program, or one of ``only`` is not there. No value is in its text.
     """
     found: dict[str, tuple[str, str]] = {}
-    for full, bare, value in _entries(payload):
-        base = bare if naming.strips_namespace else full.replace("/", "__", 1)
-        if not _is_wanted(naming.only, full, base):
+    missing = set(naming.only)
+    for full, flat, bare, value in _entries(payload):
+        names = {full, flat, bare}
+        missing -= names
+        if naming.only and names.isdisjoint(naming.only):
             continue
-        name = naming.prefix + base
+        name = naming.prefix + (bare if naming.strips_namespace else flat)
         if name in found:
             raise Failure(
                 f"{printable(found[name][0])} and {printable(full)} would both be the variable"
@@ -136,7 +138,11 @@ def variables_of(payload: Payload, naming: Naming) -> Variables:
                 "Name one of them with --only, or leave --strip-namespace out.",
             )
         found[name] = full, value
-    _demand_all(naming.only, [(full, name) for name, (full, _) in found.items()], naming.prefix)
+    if missing:
+        raise Failure(
+            f"there is no secret {printable(min(missing))}, which --only names",
+            "`clef-agent keys` lists those that there are.",
+        )
     values: dict[str, str] = {}
     skipped: list[str] = []
     for name, (full, value) in found.items():
@@ -153,31 +159,14 @@ def variables_of(payload: Payload, naming: Naming) -> Variables:
     return Variables(values, tuple(skipped))
 
 
-def _entries(payload: Payload) -> list[tuple[str, str, str]]:
-    """``ns/KEY`` or ``KEY``, the bare key, and the value of each secret."""
-    entries: list[tuple[str, str, str]] = []
+def _entries(payload: Payload) -> Iterator[tuple[str, str, str, str]]:
+    """``ns/KEY``, ``ns__KEY``, ``KEY`` and the value of each; all ``KEY`` without a namespace."""
     for outer, inner in payload.items():
         if isinstance(inner, str):
-            entries.append((outer, outer, inner))
+            yield outer, outer, outer, inner
         else:
-            entries.extend((f"{outer}/{key}", key, value) for key, value in inner.items())
-    return entries
-
-
-def _is_wanted(only: Collection[str], full: str, base: str) -> bool:
-    return not only or base in only or full in only or full.replace("/", "__", 1) in only
-
-
-def _demand_all(only: Collection[str], found: Collection[tuple[str, str]], prefix: str) -> None:
-    known: set[str] = set()
-    for full, name in found:
-        known |= {full, full.replace("/", "__", 1), name.removeprefix(prefix)}
-    for wanted in only:
-        if wanted not in known:
-            raise Failure(
-                f"there is no secret {printable(wanted)}, which --only names",
-                "`clef-agent keys` lists those that there are.",
-            )
+            for key, value in inner.items():
+                yield f"{outer}/{key}", f"{outer}__{key}", key, value
 
 
 def _why_not(name: str, value: str, *, is_named: bool) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -12,10 +11,10 @@ from clef_agent.errors import ClefError
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.polling import Polling
 from clef_agent.lifecycle.startup import first_load
+from clef_agent.lifecycle.stop_signals import StopSignals
 from clef_agent.lifecycle.supervisor import UNSUPERVISED, Supervisor
 from clef_agent.log import LOGGER
 
-_STOPPING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: Requests under way get so long to end, in seconds.
 DRAIN_S: Final = 3.0
 #: Writing the last state of the copy on disk must not hold up an end, in seconds.
@@ -40,18 +39,17 @@ class Daemon:
         self._on_ready = on_ready
         self._supervisor = supervisor
         self._polling = Polling(agent.refresher, agent.memory, agent.clock)
-        self._stopping = asyncio.Event()
+        self._signals = StopSignals()
 
     async def run(self) -> ClefError | None:
         """None after a signal to stop, or the failure that made serving pointless."""
         loop = asyncio.get_running_loop()
-        for number in _STOPPING_SIGNALS:
-            loop.add_signal_handler(number, self._stop)
+        self._signals.catch()
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self._agent.listen()
         serving = loop.create_task(self._serve())
         watching = loop.create_task(self._supervisor.watch(self._agent.listener.is_serving))
-        stopping = loop.create_task(self._stopping.wait())
+        stopping = loop.create_task(self._signals.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         watching.cancel()
@@ -63,10 +61,7 @@ class Daemon:
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
         await self._agent.keeper.settle(_SETTLE_S)
         await self._agent.close()
-        for number in _STOPPING_SIGNALS:
-            # The loop would leave the default behind: to die by the signal, or as PID 1 to go on.
-            loop.remove_signal_handler(number)
-            signal.signal(number, lambda *_: os._exit(0 if failure is None else 1))
+        self._signals.leave_to_exit(0 if failure is None else 1)
         return failure
 
     async def _serve(self) -> ClefError | None:
@@ -94,16 +89,8 @@ class Daemon:
         if not self._polling.is_awaited:  # else the refresh that a reload waits for is yet to come
             self._supervisor.serving(self._agent.provider.status())
 
-    def _stop(self) -> None:
-        if self._stopping.is_set():
-            # Asked twice: whoever waits for us has no more patience. Nothing is half-written that
-            # a rename does not make whole.
-            os._exit(0)
-        LOGGER.info("stopping")
-        self._stopping.set()
-
     def _reload(self) -> None:
-        if self._stopping.is_set():
+        if self._signals.have_come:
             return
         LOGGER.info("reloading keys and token, and refreshing")
         self._supervisor.reloading()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+#: A timer that is later than this was frozen, together with the process and its clients, in
+#: seconds. It rings before what arrives meanwhile is read.
+_FROZEN_S: Final = 1.0
+
 _TOO_LARGE: Final = b"".join(
     (
         b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
@@ -132,6 +136,16 @@ class BoundedConnection(HttpToolsProtocol):
             self._bounds.idle_s, self.timeout_keep_alive_handler
         )
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing was asked for a while. A client that was frozen with us has its time anew."""
+        if self._was_frozen(self.timeout_keep_alive_task):
+            self._await_request()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _was_frozen(self, rung: asyncio.TimerHandle | None) -> bool:
+        return rung is not None and self.loop.time() - rung.when() > _FROZEN_S
+
     def _expect_rest(self, data: bytes) -> None:
         """Bounds what is not whole yet. What a body holds is dropped; trailers are kept."""
         if self._deadline is None and not self.transport.is_closing():
@@ -184,8 +198,8 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _request_is_late(self) -> None:
-        self._deadline = None
-        if self.pipeline and not self._is_answered:
+        rung, self._deadline = self._deadline, None
+        if self._was_frozen(rung) or (self.pipeline and not self._is_answered):
             # We are the slow ones: a request is read no further while another is answered.
             self._deadline = self.loop.call_later(self._bounds.request_s, self._request_is_late)
             return
@@ -227,7 +241,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _check_reader(self) -> None:
         # Slow is fine, and gets all it was promised; standing still holds old secrets in memory.
-        if self._count_untaken() >= self._untaken_bytes:
+        if self._count_untaken() >= self._untaken_bytes and not self._was_frozen(self._stall):
             self.abort()
         else:
             self._watch_unsent()

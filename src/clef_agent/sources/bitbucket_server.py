@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from clef_agent.config import VcsSourceConfig
-from clef_agent.sources.base import Fetched, NotModified, Validator
 from clef_agent.sources.conversation import Conversation, as_header
 from clef_agent.sources.vcs import (
     MAX_ERROR_BYTES,
-    NOT_MODIFIED,
-    OK,
     RepositoryFile,
     base_address,
     below,
-    by_etag,
-    content_of,
     encoded,
-    refused,
+    raw_file,
 )
 from clef_agent.web.address import Address
 from clef_agent.web.exchange import Precondition, Request
@@ -56,10 +51,4 @@ class BitbucketServer:
             precondition=Precondition.from_text(previous) if previous else None,
             max_error_bytes=MAX_ERROR_BYTES,
         )
-        where = f"{self.base.origin} {file}"
-        if answer.status == NOT_MODIFIED and answer.request.is_conditional:
-            return NotModified()
-        if answer.status != OK:
-            raise refused(answer, where=where, wall=wall)
-        known = by_etag(answer)
-        return Fetched(content_of(answer, where), Validator(known.as_text()) if known else None)
+        return raw_file(answer, where=f"{self.base.origin} {file}", wall=wall)

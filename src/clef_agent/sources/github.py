@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from clef_agent.config import VcsSourceConfig
-from clef_agent.errors import SourceBusy
-from clef_agent.sources.base import Fetched, NotModified, Validator
+from clef_agent.errors import SourceBusy, SourceError
 from clef_agent.sources.conversation import Conversation, as_header
 from clef_agent.sources.vcs import (
     MAX_ERROR_BYTES,
-    NOT_MODIFIED,
-    OK,
     RepositoryFile,
     base_address,
     below,
-    by_etag,
-    content_of,
     encoded,
-    refused,
+    raw_file,
 )
 from clef_agent.web.address import Address
 from clef_agent.web.exchange import Answer, Precondition, Request
@@ -67,16 +62,12 @@ class GitHub:
             precondition=Precondition.from_text(previous) if previous else None,
             max_error_bytes=MAX_ERROR_BYTES,
         )
-        where = f"{self.base.origin} {file}"
-        if answer.status == NOT_MODIFIED and answer.request.is_conditional:
-            return NotModified()
-        if answer.status != OK:
-            error = refused(answer, where=where, wall=wall)
-            if error.retry_after_s is None and _is_secondary_limit(answer):
-                raise SourceBusy(str(error), retry_after_s=_SECONDARY_LIMIT_S)
-            raise error
-        known = by_etag(answer)
-        return Fetched(content_of(answer, where), Validator(known.as_text()) if known else None)
+        try:
+            return raw_file(answer, where=f"{self.base.origin} {file}", wall=wall)
+        except SourceError as exc:
+            if exc.retry_after_s is None and _is_secondary_limit(answer):
+                raise SourceBusy(str(exc), retry_after_s=_SECONDARY_LIMIT_S) from None
+            raise
 
 
 def _is_secondary_limit(answer: Answer) -> bool:

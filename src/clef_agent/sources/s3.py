@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +31,7 @@ from clef_agent.sources.base import (
 from clef_agent.sources.status import DENIED, MISSING, asks_for_patience, retry_after_s
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
+    from urllib3 import BaseHTTPResponse
 
 _CHUNK_BYTES: Final = 256 * 1024
 _NOT_MODIFIED: Final = 304
@@ -110,7 +109,8 @@ class S3Source:
         try:
             # botocore follows a bucket to its region by itself, once, and remembers it.
             response = self._aws.client(self._kind()).get_object(**request)
-            with closing(response["Body"]) as body:
+            # The stream behind botocore's: that one waits for a whole chunk, however slow it comes.
+            with response["Body"] as body:
                 data = self._read(response, body, until)
         except Exception as exc:
             failure = explain(exc)
@@ -132,20 +132,23 @@ class S3Source:
             kind = replace(kind, s3=(("addressing_style", "path"),))
         return kind if self._aws.has_credentials() else replace(kind, unsigned=True)
 
-    def _read(self, response: dict[str, Any], body: StreamingBody, until: float) -> bytes:
+    def _read(self, response: dict[str, Any], body: BaseHTTPResponse, until: float) -> bytes:
         coding = str(response.get("ContentEncoding") or "").lower()
         if any(word in coding for word in _COMPRESSED):
             raise SourceUnusable(f"{self.describe()} is stored with a content coding ({coding})")
         too_large = SourceTooLarge(f"{self.describe()} is larger than {self._max_bytes} bytes")
-        if int(response.get("ContentLength") or 0) > self._max_bytes:
+        length = response.get("ContentLength")
+        if length is not None and int(length) > self._max_bytes:
             raise too_large
         data = bytearray()
-        while chunk := body.read(_CHUNK_BYTES):
+        while chunk := body.read1(_CHUNK_BYTES):
             data += chunk
             if len(data) > self._max_bytes:
                 raise too_large
             if time.monotonic() > until:
                 raise SourceUnreachable(f"{self.describe()}: no complete answer in time")
+        if length is not None and int(length) != len(data):
+            raise SourceUnreachable(f"{self.describe()}: the answer broke off")
         return bytes(data)
 
     def _error(self, failure: AwsFailure) -> SourceError:

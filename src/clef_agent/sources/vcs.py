@@ -165,6 +165,20 @@ def by_etag(answer: Answer) -> Precondition | None:
     return Precondition(answer.request.address.fingerprint, "if-none-match", etag)
 
 
+def raw_file(answer: Answer, *, where: str, wall: float) -> Fetched | NotModified:
+    """What the answer to a conditional GET of the raw file amounts to.
+
+    Raises:
+        SourceError: it brought no file.
+    """
+    if answer.status == NOT_MODIFIED and answer.request.is_conditional:
+        return NotModified()
+    if answer.status != OK:
+        raise refused(answer, where=where, wall=wall)
+    known = by_etag(answer)
+    return Fetched(content_of(answer, where), Validator(known.as_text()) if known else None)
+
+
 def content_of(answer: Answer, where: str) -> bytes:
     """The body of a 200, which is the file itself.
 

@@ -8,9 +8,6 @@ given, and it does not say what it drops.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -37,6 +34,7 @@ from clef_agent.telemetry.collector import Collector
 from clef_agent.telemetry.credentials import Credentials
 from clef_agent.telemetry.outbox import Outcome, Outgoing
 from clef_agent.telemetry.records import PREFIX, Origin
+from clef_agent.web.trouble import network_words
 
 #: What the agent that this one replaces calls its scope.
 _SCOPE: Final = InstrumentationScope("clef.runtime", __version__)
@@ -194,17 +192,9 @@ def _rejected(answer: bytes, content_type: str) -> int:
 
 def _explain(exc: BaseException) -> str:
     """What went wrong, in words that are not taken from an HTTP library's text."""
-    link: BaseException | None = exc
-    while link is not None:
-        if isinstance(link, socket.gaierror):
-            return "its name cannot be resolved"
-        if isinstance(link, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {link.verify_message}"
-        if isinstance(link, ssl.SSLError):
-            return f"TLS failed ({link.reason or type(link).__name__})"
-        if isinstance(link, OSError) and link.errno:
-            return os.strerror(link.errno)
-        link = link.__cause__ or link.__context__
+    words = network_words(exc)
+    if words is not None:
+        return words
     if type(exc) is OSError:  # requests says so of a path that is not there
         return "the certificates that SSL_CERT_FILE or OTEL_* name cannot be read"
     kinds = {

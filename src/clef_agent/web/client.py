@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -27,6 +24,7 @@ from clef_agent.errors import (
 )
 from clef_agent.web.address import Address
 from clef_agent.web.exchange import Answer, Request
+from clef_agent.web.trouble import network_words
 
 MAX_REDIRECTS = 5
 
@@ -252,20 +250,9 @@ def _origin_pattern(address: Address) -> str:
 
 def _explain(exc: BaseException) -> str:
     """What went wrong, in words that are not taken from an HTTP library's text."""
-    link: BaseException | None = exc
-    while link is not None:
-        if isinstance(link, socket.gaierror):
-            return "the host's name cannot be resolved"
-        if isinstance(link, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted: {link.verify_message}"
-        if isinstance(link, ssl.SSLError):
-            return f"TLS failed ({link.reason or type(link).__name__})"
-        if isinstance(link, OSError) and link.errno:
-            return os.strerror(link.errno)
-        if isinstance(link, BaseExceptionGroup):  # one for each of the host's addresses
-            link = link.exceptions[0]
-        else:
-            link = link.__cause__ or link.__context__
+    words = network_words(exc)
+    if words is not None:
+        return words
     kinds = {
         httpx.ConnectTimeout: "no connection in time",
         httpx.TimeoutException: "no answer in time",

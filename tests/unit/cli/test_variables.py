@@ -17,6 +17,7 @@ PAYLOAD = {"app": {"URL": "u", "KEY": "k"}, "pay": {"STRIPE": "s"}}
         (Naming(strips_namespace=True), {"URL": "u", "KEY": "k", "STRIPE": "s"}),
         (Naming(prefix="X_"), {"X_app__URL": "u", "X_app__KEY": "k", "X_pay__STRIPE": "s"}),
         (Naming(("app__URL",)), {"app__URL": "u"}),
+        (Naming(("URL", "STRIPE")), {"app__URL": "u", "pay__STRIPE": "s"}),
         (Naming(("app/URL", "pay__STRIPE")), {"app__URL": "u", "pay__STRIPE": "s"}),
         (Naming(("URL",), "X_", strips_namespace=True), {"X_URL": "u"}),
         (Naming(("app__URL",), strips_namespace=True), {"URL": "u"}),
@@ -39,7 +40,7 @@ def test_two_secrets_of_one_name_are_an_error_that_names_both() -> None:
         variables_of({"a__b": {"c": "1"}, "a": {"b__c": "2"}}, Naming())
 
 
-@pytest.mark.parametrize("key", ["1A", "A-B", "A B", "", "Ä", "A=B", "A\nB", "A\x1b[2J"])
+@pytest.mark.parametrize("key", ["1A", "A-B", "A B", "A/B", "", "Ä", "A=B", "A\nB", "A\x1b[2J"])
 def test_a_name_that_no_variable_has_is_an_error_or_left_out(key: str) -> None:
     payload = {key: "the-value", "GOOD": "g"}
     with pytest.raises(Failure, match="cannot be a variable") as caught:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -361,6 +362,26 @@ def test_a_connection_is_closed_when_idle_after_a_request(on_loop: Run, after: b
             assert (await wire.ask(HEALTH)).status == 200
             wire.send(after)
             assert await wire.rest() == b""
+
+    on_loop(test())
+
+
+# case 17
+@pytest.mark.parametrize("sent", [b"", HEALTH[:20]], ids=["idle", "in a request"])
+def test_a_client_that_was_frozen_with_the_server_has_its_time_anew(
+    on_loop: Run, sent: bytes
+) -> None:
+    async def test() -> None:
+        async with one(Bounds(idle_s=0.5, request_s=0.5)) as (server, wire):
+            assert (await wire.ask(HEALTH)).status == 200
+            wire.send(sent)
+            (connection,) = server.connections
+            await until(lambda: connection._in_request == bool(sent))
+            time.sleep(2)  # noqa: ASYNC251  # nothing runs: neither the client nor the server
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            answer = await wire.ask(HEALTH[len(sent) :])
+            assert answer.status == 200
 
     on_loop(test())
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from agent_process import eventually
 from clef_agent import config as configuration
 from clef_agent.aws import Aws
 from clef_agent.config import S3SourceConfig
@@ -211,6 +212,13 @@ def test_a_wish_for_patience_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(store.asked) == 2  # two attempts, and no more
 
 
+def test_a_body_of_no_known_length_is_cut_at_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = b"".join(b"20\r\n" + b"x" * 32 + b"\r\n" for _ in range(10)) + b"0\r\n\r\n"
+    reply = Reply(200, chunks, {"Transfer-Encoding": "chunked", "Content-Length": ""})
+    with serving(FakeS3(reply)) as store, pytest.raises(SourceTooLarge):
+        fetched(store, monkeypatch, max_bytes=50)
+
+
 @pytest.mark.parametrize("etag", ['"abc"', 'W/"abc"', '"abc-2"'])
 def test_an_etag_is_sent_back_as_it_came(etag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Reply(200, b"{}", {"ETag": etag}), Reply(304, b"", {"ETag": etag})
@@ -294,6 +302,11 @@ def test_a_body_that_drips_is_cut_at_the_deadline(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(SourceUnreachable):
             asyncio.run(source("s3://bucket/key.json", deadline_s=1.0).fetch(None))
         assert time.monotonic() - began < 4
+
+        def is_over() -> bool:
+            return all(other.name != "clef-source" for other in threading.enumerate())
+
+        eventually(is_over, "the end of the thread that reads", patience_s=5)
     finally:
         done.set()
         thread.join(10)
