@@ -86,7 +86,7 @@ class Collector:
 
     ``hangs`` makes it accept and never answer, ``hangs_up`` close each connection without having
     said so. ``rejects`` is how many records of each request it does not want; ``raw`` stands in for
-    an answer's content type and body.
+    an answer's content type and body, and ``broken_off`` counts answers that were not taken.
     """
 
     status: int = 200
@@ -97,6 +97,7 @@ class Collector:
     raw: tuple[str, bytes] | None = None
     scheme: str = "http"
     port: int = 0
+    broken_off: int = 0
     posts: list[Post] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -157,8 +158,11 @@ def collecting(
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            with contextlib.suppress(ConnectionError):
+            try:
                 collector.answer(self)
+            except ConnectionError:
+                collector.broken_off += 1
+                self.close_connection = True
 
         def do_GET(self) -> None:  # where a redirect would lead
             self.do_POST()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent_process import AgentProcess, Response, eventually, free_port, replace_file, running
+from agent_process import (
+    TOKEN,
+    AgentProcess,
+    Response,
+    eventually,
+    free_port,
+    replace_file,
+    running,
+)
 from artifact_store import ArtifactStore, serving
 from clef_agent.artifact.pack import Payload
 from clef_agent.telemetry.sending import CLOSE_S
@@ -180,6 +190,23 @@ def test_opentelemetry_can_be_turned_off_altogether(
     assert collector.posts == []
 
 
+def test_an_end_is_told_while_the_last_requests_are_still_served(
+    tmp_path: Path, env: dict[str, str], artifact: Path, collector: Collector
+) -> None:
+    artifact.write_bytes(packed({"app": {"BLOB": "x" * 10_000_000}}))
+    with (
+        running(tmp_path, env) as agent,
+        socket.create_connection(("127.0.0.1", agent.port)) as slow,
+    ):
+        head = f"GET /v1/secrets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}"
+        slow.sendall(f"{head}\r\n\r\n".encode())
+        assert slow.recv(1)
+        agent.send(signal.SIGTERM)
+        eventually(lambda: collector.of("agent.stopped"), "the last event")
+        assert agent.process.poll() is None
+        assert agent.exit_code() == 0
+
+
 # --- a start in vain --------------------------------------------------------------------------
 
 
@@ -260,6 +287,7 @@ def test_a_dead_collector_costs_its_events_and_one_line(
 ) -> None:
     port = free_port()
     env["CLEF_AGENT_TELEMETRY_URL"] = f"http://u:pass-secret@127.0.0.1:{port}/v1/logs?key=q-secret"
+    env["OTEL_EXPORTER_OTLP_TIMEOUT"] = "2"  # time for a second attempt, which the SDK tells of
     with running(tmp_path, env) as agent:
         line = agent.wait_for("telemetry does not get through")
         assert f"to http://127.0.0.1:{port}/v1/logs: Connection refused." in line
@@ -274,6 +302,7 @@ def test_a_dead_collector_costs_its_events_and_one_line(
             assert back.names == ["artifact.refreshed"]
             assert exported(agent) == 1
         assert len([line for line in agent.err_lines if "telemetry" in line]) == 1
+        assert all(line.startswith("[clef-agent] ") for line in agent.err_lines)
         assert seconds_to_leave(agent) < CLOSE_S + _BUSY_S
     assert "-secret" not in agent.said
 
