@@ -13,7 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import aws, extension, idle, just_in_time, start, swaps, throughput, wrk
+from bench import (
+    aws,
+    extension,
+    idle,
+    just_in_time,
+    start,
+    swaps,
+    telemetry,
+    throughput,
+    wrk,
+)
 from bench.figures import Figure, table
 from bench.processes import MeasurementFailed
 
@@ -25,6 +35,7 @@ _PARTS: Final[Mapping[str, Callable[[Path], list[Figure]]]] = {
     "swaps": swaps.measure,
     "idle": idle.measure,
     "aws": aws.measure,
+    "telemetry": telemetry.measure,
 }
 _NEED_WRK: Final = frozenset(("throughput", "just-in-time", "swaps"))
 

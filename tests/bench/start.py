@@ -59,11 +59,11 @@ def measure(directory: Path) -> list[Figure]:
     ]
 
 
-def start_s(artifact: Path, keys: KeyPair) -> float:
+def start_s(artifact: Path, keys: KeyPair, **more: str) -> float:
     """Seconds from starting an agent with a file source to its readiness."""
     port = free_port()
     started = time.perf_counter()
-    with running(agent_command(), agent_env(port, artifact, keys.file)) as agent:
+    with running(agent_command(), agent_env(port, artifact, keys.file, **more)) as agent:
         wait_until_ready(agent, port)
         return time.perf_counter() - started
 

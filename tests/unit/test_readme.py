@@ -25,6 +25,9 @@ from clef_agent.errors import (
 from clef_agent.lifecycle import lambda_extension
 from clef_agent.server.app import create_routes
 from clef_agent.server.secrets_endpoint import SecretsEndpoint
+from clef_agent.telemetry import events
+from clef_agent.telemetry.metrics import Gauges, Metrics
+from clef_agent.telemetry.records import Origin, record_of
 from server_fakes import FakeProvider
 
 if TYPE_CHECKING:
@@ -55,6 +58,57 @@ def test_the_api_table_has_every_route_and_no_other() -> None:
         if method != "HEAD"
     }
     assert rows == served
+
+
+EVENTS: tuple[events.Event, ...] = (
+    events.AgentStarted("1.2.3"),
+    events.AgentStopped("signal", 1.0),
+    events.ArtifactRefreshed(
+        identity="api",
+        environment="production",
+        revision="r1",
+        key_count=1,
+        kms_envelope=False,
+        from_disk=False,
+        fetch_s=0.1,
+        decrypt_s=0.1,
+        expires_at=1.0,
+    ),
+    events.ArtifactRevoked("2027-01-15"),
+    events.ArtifactExpired("2027-01-15"),
+    events.FetchFailed("no route", "Check it.", disk_copy_available=False),
+    events.CacheExpired(300, disk_copy_purged=False),
+    events.ArtifactInvalid("decrypt", "no key opens it", "Check the key.", "ab"),
+)
+
+
+def test_the_event_table_is_what_is_sent() -> None:
+    rows = re.findall(r"^\| `clef\.([a-z.]+)` \| ([A-Z]+) \| (.+) \|$", README, re.MULTILINE)
+    documented = [(name, severity, re.findall(r"`(\w+)`", cells)) for name, severity, cells in rows]
+    records = [record for event in EVENTS if (record := record_of(event)) is not None]
+    assert documented == [
+        (record.name, record.severity, list(record.attributes)) for record in records
+    ]
+
+
+def test_the_resource_is_named() -> None:
+    for name in Origin("agent-7", "file").attributes():
+        assert f"`{name}`" in README
+
+
+def test_the_metrics_table_has_every_metric_in_order_and_every_label() -> None:
+    metrics = Metrics()
+    metrics.requests["/v1/keys", 200] += 1
+    metrics(EVENTS[2])
+    text = metrics.render(Gauges(mode="cached", ready=True, last_success_age_s=1.0)).decode()
+    served = re.findall(r"^# TYPE (clef_agent_\w+) \w+$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(clef_agent_\w+)` \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == served
+    for name, words in rows:
+        labelled = re.findall(rf'^{name}{{(\w+)="(\w+)"', text, re.MULTILINE)
+        if name in ("clef_agent_refreshes_total", "clef_agent_telemetry_dropped_total"):
+            assert labelled
+            assert all(f"`{word}`" in words for pair in labelled for word in pair)
 
 
 def test_every_readiness_reason_is_named() -> None:

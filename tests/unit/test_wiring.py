@@ -7,11 +7,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent_process import free_port
+from clef_agent import __version__
 from clef_agent import config as configuration
 from clef_agent.cache.keeper import BackgroundKeeper, NoCopy
 from clef_agent.errors import PortInUse, TokenUnusable
@@ -20,6 +22,7 @@ from clef_agent.provider import CachedSecrets, JustInTimeSecrets
 from clef_agent.regular_file import read_regular_file
 from clef_agent.sources.file import FileSource
 from clef_agent.sources.http import HttpSource
+from clef_agent.telemetry import events
 from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry
 from clef_agent.wiring import assemble
 from fakes import AGE_KEY
@@ -93,6 +96,34 @@ def test_a_collector_makes_telemetry_and_without_one_there_is_none(base: dict[st
         assert isinstance(agent.telemetry, OtlpTelemetry)
     with assembled({**base, **url, "OTEL_SDK_DISABLED": "true"}) as agent:
         assert isinstance(agent.telemetry, NoTelemetry)
+
+
+class Told(NoTelemetry):
+    """Telemetry that remembers what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def begin(self) -> None:
+        self.asked.append("begin")
+
+    def hurry(self) -> None:
+        self.asked.append("hurry")
+
+
+def test_telemetry_begins_with_the_first_secrets_and_hurries_at_the_end(
+    base: dict[str, str],
+) -> None:
+    with assembled(base) as agent:
+        told = Told()
+        heard = replace(agent, telemetry=told, emit=told.asked.append)
+        heard.started()
+        heard.stopped("signal")
+    started, begin, stopped, hurry = told.asked
+    assert started == events.AgentStarted(__version__)
+    assert isinstance(stopped, events.AgentStopped)
+    assert (begin, stopped.reason, hurry) == ("begin", "signal", "hurry")
+    assert 0 <= stopped.uptime_s < 60
 
 
 # case 3
