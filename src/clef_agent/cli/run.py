@@ -96,10 +96,9 @@ def _run_in_lambda(authority: str, name: str, env: Mapping[str, str]) -> int:
     api = ExtensionsApi(authority, name)
 
     async def run() -> ClefError | None:
-        return await LambdaExtension(assemble(config, env), api).run()
+        return await LambdaExtension(assemble(_configure(env), env), api).run()
 
     try:
-        config = _configure(env)
         failure = _on_loop(run)
     except ClefError as exc:
         code = _cannot_start(exc)
@@ -109,7 +108,7 @@ def _run_in_lambda(authority: str, name: str, env: Mapping[str, str]) -> int:
         case None:
             return 0
         case ExtensionsApiFailed():
-            return _failed(failure, str(failure))
+            return _failed(failure, str(failure), what="cannot go on")
     return _failed(failure, f"the first load failed: {failure}")
 
 
@@ -146,10 +145,10 @@ def _supervisor_in(environ: MutableMapping[str, str]) -> Supervisor:
     return supervisor_in(environ, pids=pids, monotonic_us=lambda: time.monotonic_ns() // 1000)
 
 
-def _failed(error: ClefError, *problems: str) -> int:
+def _failed(error: ClefError, *problems: str, what: str = "cannot start") -> int:
     """Says what ended the agent, and what to do about it; returns the exit code."""
     for problem in problems:
-        LOGGER.error("cannot start: %s", problem)
+        LOGGER.error("%s: %s", what, problem)
     if error.hint:
         LOGGER.error("hint: %s", error.hint)
     return _FAILED
