@@ -13,12 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import aws, idle, just_in_time, start, swaps, telemetry, throughput, wrk
+from bench import (
+    aws,
+    extension,
+    idle,
+    just_in_time,
+    start,
+    swaps,
+    telemetry,
+    throughput,
+    wrk,
+)
 from bench.figures import Figure, table
 from bench.processes import MeasurementFailed
 
 _PARTS: Final[Mapping[str, Callable[[Path], list[Figure]]]] = {
     "start": start.measure,
+    "lambda": extension.measure,
     "throughput": throughput.measure,
     "just-in-time": just_in_time.measure,
     "swaps": swaps.measure,

@@ -24,6 +24,14 @@ PAYLOAD = {"app": {"KEY": "first"}}
 SHOW = 'echo "KEY=$app__KEY"'
 
 
+@pytest.fixture(autouse=True)
+def hangups_count() -> Iterator[None]:
+    """A shell cannot trap what was ignored when it began, as nohup has it for a whole test run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     path = tmp_path / "artifact.json"

@@ -18,6 +18,7 @@ from artifact_store import serving as serving_store
 from extensions_api import Sandbox
 from extensions_api import serving as serving_sandbox
 from fakes import AGE_KEY, NOW, PAYLOAD, packed
+from otlp_collector import Collector, collecting
 
 NEW_PAYLOAD = {"app": {"KEY": "new"}}
 NEW = packed(NEW_PAYLOAD, packed_at=NOW + 1)
@@ -343,6 +344,22 @@ def test_shutdown_ends_the_agent_while_source_and_collector_hang(
         ending = sandbox.shut_down(agent.process, "failure")
         assert ending.code == 0
         assert ending.took_s < LEAVING_S
+
+
+def test_what_an_invocation_has_to_tell_is_sent_before_it_ends(
+    sandbox: Sandbox, store: ArtifactStore, start: Start
+) -> None:
+    with collecting(Collector()) as collector:
+        agent = start(sandbox, store, CLEF_AGENT_TELEMETRY_URL=collector.origin)
+        # The libraries for it are loaded at the first batch, and may take longer than agreed.
+        eventually(lambda: collector.of("agent.started"), "the first events")
+        store.body = NEW
+        wait_until_due(store)
+        sandbox.invoke()
+        assert len(collector.of("artifact.refreshed")) == 2  # a freeze may follow now
+        assert sandbox.shut_down(agent.process).code == 0
+        (stopped,) = collector.of("agent.stopped")
+        assert stopped.attributes["clef.reason"] == "lambda_shutdown"
 
 
 # case 16

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from clef_agent.clock import Instant, SystemClock, boot_id
+from clef_agent.clock import Instant, Pause, SystemClock, boot_id
 from fakes import FakeClock
 
 THEN = Instant(wall=1_000.0, boot=50.0)
@@ -42,3 +42,18 @@ def test_a_fake_clock_moves_as_it_is_told() -> None:
     clock = FakeClock(wall=10.0, boot=1.0)
     clock.advance(5.0, wall=-20.0)
     assert clock.now() == Instant(wall=-5.0, boot=6.0)
+
+
+@pytest.mark.parametrize(
+    ("wall", "boot", "left_s"),
+    [
+        (1_000.0, 50.0, 60.0),
+        (1_059.0, 109.0, 1.0),
+        (4_600.0, 51.0, -3_540.0),  # a freeze that the boot clock did not count
+        (900.0, 110.0, 0.0),  # the wall clock was set back
+    ],
+)
+def test_pause_is_over_as_soon_as_either_clock_says_so(
+    wall: float, boot: float, left_s: float
+) -> None:
+    assert Pause(THEN, 60.0).left_s(Instant(wall, boot)) == left_s

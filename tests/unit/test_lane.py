@@ -35,6 +35,19 @@ def test_a_call_returns_what_it_returns_and_runs_beside_the_loop() -> None:
     assert thread.name == "clef-disk"
 
 
+def test_a_call_without_a_deadline_is_waited_for() -> None:
+    gate = threading.Event()
+
+    async def test() -> bool:
+        call = asyncio.ensure_future(Lane("events").run(gate.wait, deadline_s=None))
+        done, _ = await asyncio.wait([call], timeout=0.05)
+        assert not done
+        gate.set()
+        return await call
+
+    assert asyncio.run(test())
+
+
 def test_a_call_raises_what_it_raises() -> None:
     def fail() -> None:
         raise FileNotFoundError("gone")

@@ -10,6 +10,7 @@ from clef_agent.provider import (
     MAX_WAITERS,
     CachedSecrets,
     JustInTimeSecrets,
+    RefreshedOnRequest,
     Status,
 )
 from clef_agent.refresh import Refreshed
@@ -397,3 +398,66 @@ async def test_refresh_on_demand_recovers_an_expired_cache_during_the_backoff(ri
     assert rig.refresher.backoff_left_s() > 0
     assert (await rig.provider.refresh_on_demand()).changed
     assert await rig.served() == PLAIN_A
+
+
+# --- where no timer polls ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_request_that_finds_a_look_due_is_answered_with_what_the_source_has_now(
+    rig: Rig,
+) -> None:
+    provider = RefreshedOnRequest(rig.provider, rig.refresher, patience_s=2)
+    await rig.refresh()
+    rig.source.data = B
+    assert bytes((await provider.open()).secrets.json) == PLAIN_A
+    rig.clock.advance(30)
+    assert bytes((await provider.open()).secrets.json) == PLAIN_B
+
+
+@in_virtual_time
+async def test_request_goes_on_with_what_is_held_when_the_source_hangs_or_fails(rig: Rig) -> None:
+    provider = RefreshedOnRequest(rig.provider, rig.refresher, patience_s=2)
+    await rig.refresh()
+    rig.clock.advance(30)
+    rig.source.gate = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    assert bytes((await provider.open()).secrets.json) == PLAIN_A
+    assert loop.time() - asked == pytest.approx(2)
+    rig.source.failure = unreachable()
+    rig.source.gate.set()
+    assert bytes((await provider.open()).secrets.json) == PLAIN_A
+
+
+@in_virtual_time
+async def test_request_leaves_the_looking_to_a_timer_where_there_is_one(rig: Rig) -> None:
+    provider = RefreshedOnRequest(rig.provider, rig.refresher, patience_s=2)
+    await rig.refresh()
+    provider.leave_to_timer()
+    rig.clock.advance(30)
+    await provider.open()
+    assert len(rig.source.requests) == 1
+
+
+@in_virtual_time
+async def test_cached_mode_wants_a_refresh_when_one_is_due_and_the_other_mode_always() -> None:
+    cached, just_in_time = (Setup(ttl_s=ttl_s, source=FakeSource(A)).rig() for ttl_s in (TTL_S, 0))
+    for rig in (cached, just_in_time):
+        await rig.refresh()
+    wants = [(cached.provider.wants_refresh(), just_in_time.provider.wants_refresh())]
+    cached.clock.advance(30)
+    wants.append((cached.provider.wants_refresh(), just_in_time.provider.wants_refresh()))
+    assert wants == [(False, True), (True, True)]
+
+
+@in_virtual_time
+async def test_no_mode_wants_a_refresh_while_the_source_asks_to_be_left_in_peace(rig: Rig) -> None:
+    await rig.refresh()
+    rig.clock.advance(30)
+    rig.source.failure = unreachable(120)
+    await rig.refresh()
+    wants = [rig.provider.wants_refresh()]
+    rig.clock.advance(140)
+    wants.append(rig.provider.wants_refresh())
+    assert wants == [False, True]

@@ -14,7 +14,15 @@ from typer.main import get_command
 from clef_agent import __version__
 from clef_agent.cli.app import app as command_line
 from clef_agent.config import DEFAULT_PORT, VARIABLES
-from clef_agent.errors import ArtifactExpired, ArtifactRevoked, CacheExpired, NotLoaded
+from clef_agent.errors import (
+    ArtifactExpired,
+    ArtifactRevoked,
+    CacheExpired,
+    ConfigInvalid,
+    NotLoaded,
+    PortInUse,
+)
+from clef_agent.lifecycle import lambda_extension
 from clef_agent.server.app import create_routes
 from clef_agent.server.secrets_endpoint import SecretsEndpoint
 from clef_agent.telemetry import events
@@ -106,6 +114,17 @@ def test_the_metrics_table_has_every_metric_in_order_and_every_label() -> None:
 def test_every_readiness_reason_is_named() -> None:
     for why_not in (NotLoaded, CacheExpired, ArtifactExpired, ArtifactRevoked):
         assert f"`{why_not.reason}`" in README
+
+
+def test_the_bounds_in_lambda_are_those_that_are_kept() -> None:
+    section = README[README.index("## AWS Lambda") : README.index("## Telemetry")]
+    assert f"loads within {lambda_extension.LOAD_S:g} s" in section
+    assert f"for {lambda_extension.REFRESH_S:g} s at most" in section
+    assert f"for {lambda_extension.FLUSH_S:g} s to send telemetry" in section
+    assert f"until {lambda_extension.REQUEST_S:g} s after it began" in section
+    assert lambda_extension.LEAVE_S < 2
+    for error in (ConfigInvalid, PortInUse):
+        assert f"`Extension.{error.__name__}`" in section
 
 
 def commands() -> list[str]:

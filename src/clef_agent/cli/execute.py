@@ -39,8 +39,7 @@ def execute(
 ) -> None:
     """Run a program with the secrets as environment variables.
 
-    They come straight from the source that CLEF_AGENT_SOURCE or CLEF_AGENT_VCS_* name, else from
-    the running agent.
+    From the source that CLEF_AGENT_SOURCE or _VCS_* name, else from the agent.
     """
     from clef_agent.cli.child import CommandUnusable
     from clef_agent.cli.program import run_instead, run_under

@@ -43,7 +43,7 @@ def run_agent(extension_name: str | None = None) -> int:
     # The configuration may turn out to be wrong; whoever reads JSON wants to read that, too.
     configure_log("json" if env.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json" else "text")
     if authority := env.get(_LAMBDA):
-        return _run_in_lambda(authority, extension_name or _started_file(), env)
+        return _run_in_lambda(authority, extension_name or _file_name(sys.argv[0]), env)
     supervisor = _supervisor_in(os.environ)
     try:
         config = _configure(env)
@@ -113,9 +113,9 @@ def _run_in_lambda(authority: str, name: str, env: Mapping[str, str]) -> int:
     return _failed(failure, f"the first load failed: {failure}")
 
 
-def _started_file() -> str:
-    """The name of the file that was started; with ``python -m``, which names a module, ours."""
-    name = Path(sys.argv[0]).name
+def _file_name(started: str) -> str:
+    """The name of the file that was ``started``; with ``python -m``, which names a module, ours."""
+    name = Path(started).name
     return _PROGRAM if name == "__main__.py" else name
 
 

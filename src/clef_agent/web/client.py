@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 
+from clef_agent.clock import Clock, Instant, SystemClock
 from clef_agent.config import is_loopback
 from clef_agent.errors import (
     SourceMisdirected,
@@ -30,7 +32,8 @@ MAX_REDIRECTS = 5
 
 #: Idle connections are worth keeping between the polls of just-in-time mode (5 s). Kept longer,
 #: more of them would be found dead: NAT gateways forget them, frozen sandboxes lose them.
-_LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=15.0)
+_KEPT_S = 15.0
+_LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=_KEPT_S)
 
 _OK = 200
 
@@ -44,9 +47,16 @@ class WebClient:
     Honours HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; but the way to
     ``home`` is direct where that is this machine, so that a proxy does not get to read what may
     be sent over plain http to loopback only. Keeps no cookies, and is used by one event loop.
+    ``clock`` tells of freezes that the loop's own clock stood still in.
     """
 
-    def __init__(self, home: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        home: Address,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         """Opens no connection yet.
 
         Raises:
@@ -59,8 +69,12 @@ class WebClient:
         # A proxy would read what goes to loopback in the clear.
         is_clear = home.scheme == "http" and is_loopback(home.host)
         direct = {_origin_pattern(home): None} if is_clear else {}
+        self._clock = clock or SystemClock()
+        self._last_asked: tuple[Instant, float] | None = None
+        self._under_way = 0
         try:
-            self._client = httpx.AsyncClient(
+            self._open = partial(
+                httpx.AsyncClient,
                 transport=transport,
                 # One set of certificates for all connections, proxied or not.
                 verify=httpx.create_ssl_context() if transport is None else True,
@@ -69,6 +83,7 @@ class WebClient:
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 event_hooks={"response": [_keep_headers]},
             )
+            self._client = self._open()
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as exc:
             raise SourceUnreachable(
                 "the certificates of SSL_CERT_FILE, or the proxy that the environment names,"
@@ -88,6 +103,14 @@ class WebClient:
             SourceMisdirected: a redirect that must not be followed, or too many.
             SourceUnusable: the URL cannot be asked, or the body is compressed.
         """
+        await self._drop_frozen_connections()
+        self._under_way += 1
+        try:
+            return await self._follow(request, max_bytes, until)
+        finally:
+            self._under_way -= 1
+
+    async def _follow(self, request: Request, max_bytes: int, until: float) -> Answer:
         for _ in range(MAX_REDIRECTS + 1):
             answer = await self._exchange(request, max_bytes, until)
             following = request.following(answer)
@@ -99,6 +122,21 @@ class WebClient:
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._client.aclose()
+
+    async def _drop_frozen_connections(self) -> None:
+        """Begins with new connections after a freeze in which the loop's clock stood still.
+
+        To httpx its idle ones still look young. Those at the other end are long gone, and what is
+        sent to them may be answered by nobody at all.
+        """
+        asked = self._clock.now(), asyncio.get_running_loop().time()
+        last, self._last_asked = self._last_asked, asked
+        if last is None or self._under_way:
+            return
+        frozen_s = last[0].age_s(asked[0]) - (asked[1] - last[1])
+        if frozen_s > _KEPT_S:
+            await self._client.aclose()
+            self._client = self._open()
 
     async def _exchange(self, request: Request, max_bytes: int, until: float) -> Answer:
         where = request.address.origin

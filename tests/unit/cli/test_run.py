@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clef_agent.cli.run import _supervisor_in, run_daemon
+from clef_agent.cli.run import _file_name, _supervisor_in, run_daemon
 from clef_agent.errors import PortInUse
 from clef_agent.lifecycle.agent import Agent
 from notify_listener import listening
@@ -78,3 +78,16 @@ def test_the_outer_process_of_a_one_file_executable_may_be_the_watched_one(
     with listening(tmp_path / "notify") as manager:
         watch(manager.address)
         assert len(manager.of("WATCHDOG")) == signs
+
+
+@pytest.mark.parametrize(
+    ("started", "name"),
+    [
+        ("/opt/extensions/clef-agent", "clef-agent"),
+        ("/opt/extensions/10-secrets", "10-secrets"),
+        ("clef-agent", "clef-agent"),
+        ("/usr/lib/python3/site-packages/clef_agent/__main__.py", "clef-agent"),
+    ],
+)
+def test_an_extension_goes_by_the_file_that_was_started(started: str, name: str) -> None:
+    assert _file_name(started) == name

@@ -15,12 +15,16 @@ from clef_agent.errors import (
     SourceUnreachable,
     SourceUnusable,
 )
-from clef_agent.lifecycle.startup import first_load
+from clef_agent.lifecycle.startup import Retries, first_load
 from fakes import OTHER_AGE_RECIPIENT, packed
 from refresh_fakes import FakeSource, Rig, Setup, unreachable
 
+USUAL = Retries()
 
-def loaded(rig: Rig, *later: Exception | None) -> tuple[ClefError | None, list[float]]:
+
+def loaded(
+    rig: Rig, *later: Exception | None, retries: Retries = USUAL
+) -> tuple[ClefError | None, list[float]]:
     """What the first load returns, and its waits; after each wait the next failure is ``later``."""
     waits: list[float] = []
     failures = iter(later)
@@ -29,7 +33,7 @@ def loaded(rig: Rig, *later: Exception | None) -> tuple[ClefError | None, list[f
         waits.append(seconds)
         rig.source.failure = next(failures, rig.source.failure)
 
-    return asyncio.run(first_load(rig.refresher, rig.memory, sleep)), waits
+    return asyncio.run(first_load(rig.refresher, rig.memory, sleep, retries)), waits
 
 
 def rig_failing(failure: Exception | None, data: bytes = b"") -> Rig:
@@ -83,6 +87,14 @@ def test_a_failure_that_cannot_be_mended_ends_the_start_on_a_later_attempt_too()
 @pytest.mark.parametrize(("asked_s", "waits"), [(0.0, 0.0), (7.0, 7.0), (10.0, 10.0), (11.0, 2.0)])
 def test_a_retry_after_up_to_ten_seconds_replaces_the_wait(asked_s: float, waits: float) -> None:
     assert loaded(rig_failing(unreachable(asked_s)), None) == (None, [waits])
+
+
+def test_a_start_with_less_time_tries_again_sooner() -> None:
+    retries = Retries(delays_s=(1.0,), max_retry_after_s=2.0)
+    failure = unreachable(2.0)
+    assert loaded(rig_failing(failure), retries=retries) == (failure, [2.0])
+    failure = unreachable(3.0)
+    assert loaded(rig_failing(failure), retries=retries) == (failure, [1.0])
 
 
 # case 12
