@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -176,6 +177,7 @@ class JustInTimeSecrets(_Provider):
     """Decrypted anew for each request; nothing decrypted outlives the response.
 
     ``max_concurrent`` bounds the calls to a key service under way at once, where one is asked.
+    ``observe`` is told how long each decryption took, in seconds.
     """
 
     mode: Mode = "jit"
@@ -188,9 +190,11 @@ class JustInTimeSecrets(_Provider):
         decryptor: Decryptor,
         *,
         max_concurrent: int = 8,
+        observe: Callable[[float], None] = lambda _: None,
     ) -> None:
         super().__init__(memory, refresher, clock)
         self._decryptor = decryptor
+        self._observe = observe
         self._slots = asyncio.Semaphore(max_concurrent)
 
     async def open(self) -> Opened:
@@ -198,17 +202,9 @@ class JustInTimeSecrets(_Provider):
         why_not = self._memory.why_not(self._clock.now())
         held = self._memory.held if why_not is None else await self._regained(why_not)
         assert held is not None  # or else there was a reason
-        try:
-            if held.artifact.envelope is None:
-                secrets = await self._decryptor.decrypt(held.verified)
-            else:
-                async with asyncio.timeout(REQUEST_PATIENCE_S), self._slots:
-                    secrets = await self._decryptor.decrypt(held.verified)
-        except errors.ArtifactError as exc:
-            raise errors.AttemptFailed(exc) from exc
-        except TimeoutError:
-            failure = errors.UnwrapUnavailable("the key service did not answer in time")
-            raise errors.AttemptFailed(failure) from None
+        began = self._clock.now()
+        secrets = await self._decrypt(held)
+        self._observe(self._clock.now().boot - began.boot)
         # What happened while the key service answered counts: a wipe, an expiry, a successor.
         why_not = self._memory.why_not(self._clock.now())
         if why_not is not None:
@@ -217,6 +213,18 @@ class JustInTimeSecrets(_Provider):
         if current is not None and current.artifact.digest != held.artifact.digest:
             return await self.open()
         return Opened(secrets, held.artifact.digest)
+
+    async def _decrypt(self, held: Held) -> Secrets:
+        try:
+            if held.artifact.envelope is None:
+                return await self._decryptor.decrypt(held.verified)
+            async with asyncio.timeout(REQUEST_PATIENCE_S), self._slots:
+                return await self._decryptor.decrypt(held.verified)
+        except errors.ArtifactError as exc:
+            raise errors.AttemptFailed(exc) from exc
+        except TimeoutError:
+            failure = errors.UnwrapUnavailable("the key service did not answer in time")
+            raise errors.AttemptFailed(failure) from None
 
     def wants_refresh(self) -> bool:
         """See SecretsProvider: always, unless the source has asked to be left in peace."""

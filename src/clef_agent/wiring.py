@@ -128,7 +128,7 @@ def make_core(
         ),
         keeps_plaintext=not config.just_in_time,
     )
-    provider = _provider(config, memory, refresher, clock, decryptor)
+    provider = _provider(config, memory, refresher, clock, decryptor, metrics)
     listeners.append(lambda _: provider.changed())
     return Core(
         source=source,
@@ -329,10 +329,16 @@ def _telemetry(config: Config, env: Mapping[str, str], source: Source, clock: Cl
 
 
 def _provider(
-    config: Config, memory: Memory, refresher: Refresher, clock: Clock, decryptor: Decryptor
+    config: Config,
+    memory: Memory,
+    refresher: Refresher,
+    clock: Clock,
+    decryptor: Decryptor,
+    metrics: Metrics,
 ) -> SecretsProvider:
     if config.just_in_time:
-        return JustInTimeSecrets(memory, refresher, clock, decryptor)
+        observe = metrics.decrypted
+        return JustInTimeSecrets(memory, refresher, clock, decryptor, observe=observe)
     return CachedSecrets(memory, refresher, clock)
 
 

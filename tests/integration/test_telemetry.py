@@ -207,6 +207,15 @@ def test_an_end_is_told_while_the_last_requests_are_still_served(
         assert agent.exit_code() == 0
 
 
+def test_in_just_in_time_mode_each_decryption_is_measured(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    with running(tmp_path, {**env, "CLEF_AGENT_CACHE_TTL": "0"}) as agent:
+        for _ in range(3):
+            assert agent.secrets().status == 200
+        assert counter(agent, "clef_agent_decrypt_duration_seconds_count") == 4
+
+
 # --- a start in vain --------------------------------------------------------------------------
 
 

@@ -162,6 +162,25 @@ async def test_calls_to_a_key_service_at_once_are_bounded() -> None:
 
 
 @in_virtual_time
+async def test_how_long_each_decryption_took_is_told_and_a_failed_one_is_not() -> None:
+    rig, service = with_key_service()
+    await rig.refresh()
+    observed: list[float] = []
+    assert isinstance(rig.provider, JustInTimeSecrets)
+    rig.provider._observe = observed.append
+    service.gate.clear()
+    request = asyncio.create_task(rig.served())
+    await asyncio.sleep(1)
+    rig.clock.advance(1.5)
+    service.gate.set()
+    assert await request == PLAIN_A
+    service.failure = errors.UnwrapFailed("denied")
+    with pytest.raises(errors.AttemptFailed):
+        await rig.provider.open()
+    assert observed == [1.5]
+
+
+@in_virtual_time
 async def test_revocation_while_the_key_service_answers_counts() -> None:
     rig, service = with_key_service()
     await rig.refresh()

@@ -89,6 +89,10 @@ class Metrics:
         if result is not None:
             self._refreshes[result] += 1
 
+    def decrypted(self, seconds: float) -> None:
+        """Counts a decryption for one request, in just-in-time mode."""
+        self._decrypt.add(seconds)
+
     def render(self, gauges: Gauges) -> bytes:
         """Everything in Prometheus' text format."""
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -152,7 +156,7 @@ class Metrics:
         )
         for name, what, duration in (
             ("fetch", "Fetching from the source.", self._fetch),
-            ("decrypt", "Proving and decrypting a new artifact.", self._decrypt),
+            ("decrypt", "Decrypting, and proving a new artifact before.", self._decrypt),
         ):
             yield SummaryMetricFamily(
                 f"clef_agent_{name}_duration_seconds", what, duration.count, duration.sum_s

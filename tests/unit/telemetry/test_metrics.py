@@ -131,6 +131,16 @@ def test_what_became_of_telemetry_is_counted_and_zero_where_there_is_none() -> N
     assert dropped == [1, 2, 3]
 
 
+def test_decryptions_for_requests_count_too() -> None:
+    metrics = Metrics()
+    metrics(refreshed())
+    metrics.decrypted(0.25)
+    found = samples(metrics)
+    assert found["clef_agent_decrypt_duration_seconds_count",] == 2
+    assert found["clef_agent_decrypt_duration_seconds_sum",] == 0.75
+    assert found["clef_agent_fetch_duration_seconds_count",] == 1
+
+
 def test_requests_are_labelled_by_route_and_status() -> None:
     metrics = Metrics()
     metrics.requests["/v1/secrets/{key}", 200] += 2
