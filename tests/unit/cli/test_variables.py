@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 from clef_agent.cli.failure import Failure
@@ -52,6 +55,26 @@ def test_a_name_that_no_variable_has_is_an_error_or_left_out(key: str) -> None:
     assert len(found.skipped) == 1
 
 
+def test_a_slash_in_a_key_makes_no_other_name_of_it() -> None:
+    with pytest.raises(Failure, match="a/b cannot be a variable"):
+        variables_of({"a/b": "x"}, Naming())
+    with pytest.raises(Failure, match="x/y/KEY cannot be a variable"):
+        variables_of({"x/y": {"KEY": "x"}}, Naming())
+    assert variables_of({"x/y": {"KEY": "v"}}, Naming(strips_namespace=True)).values == {"KEY": "v"}
+
+
+def test_a_value_that_no_program_can_be_given_is_told_by_its_name() -> None:
+    at_most = 32 * os.sysconf("SC_PAGE_SIZE")
+    fits = "x" * (at_most - len("KEY=\0"))
+    assert variables_of({"KEY": fits}, Naming()).values == {"KEY": fits}
+    for value in (fits + "x", "é" * (at_most // 2)):
+        with pytest.raises(Failure, match=r"KEY cannot be a variable: .* longer") as caught:
+            variables_of({"KEY": value}, Naming())
+        assert len(str(caught.value)) < 200
+    env = {"KEY": fits}
+    assert subprocess.run(["env"], env=env, capture_output=True, check=True).returncode == 0
+
+
 def test_a_value_with_a_nul_is_an_error_or_left_out() -> None:
     payload = {"A": "the\0value"}
     with pytest.raises(Failure, match="NUL"):
@@ -82,7 +105,13 @@ def test_a_value_with_a_nul_is_an_error_or_left_out() -> None:
         "GCONV_PATH",
         "GLIBC_TUNABLES",
         "GIT_SSH_COMMAND",
+        "GIT_CONFIG_COUNT",
         "HOME",
+        "SSL_CERT_FILE",
+        "KUBECONFIG",
+        "npm_config_script_shell",
+        "CLEF_ENDPOINT",
+        "CLEF_AGENT_SOURCE",
     ],
 )
 def test_what_steers_a_program_is_refused_unless_it_is_named(name: str) -> None:
@@ -95,7 +124,13 @@ def test_what_steers_a_program_is_refused_unless_it_is_named(name: str) -> None:
     assert variables_of({name: "x"}, Naming((name,))).values == {name: "x"}
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "HTTP_PROXY", "MY_PATH", "app__PATH", "path"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DATABASE_URL", "HTTP_PROXY", "https_proxy", "MY_PATH", "app__PATH", "path"),
+        *("GIT_TOKEN", "DOTNET_ENVIRONMENT", "CLEF_TELEMETRY_TOKEN", "NODE_ENV"),
+    ],
+)
 def test_what_does_not_steer_passes(name: str) -> None:
     assert not steers(name)
 
