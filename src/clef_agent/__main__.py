@@ -25,6 +25,10 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif arguments[0] == "exec":
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # the program is to ignore it, too
+                signal.signal(number, _end_by)
     if is_agent:
         # The agent itself does without the command line's library: it costs a part of the start.
         from clef_agent.cli.run import leave, run_agent
@@ -50,6 +54,11 @@ def _occupy_standard_streams() -> None:
 def _leave(_: int, __: object) -> None:
     # Nothing is served yet, so there is nothing to drain.
     os._exit(0)
+
+
+def _end_by(number: int, _: object) -> None:
+    # No program runs yet, and none will: as a shell tells of one that a signal has ended.
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,6 +45,9 @@ def source(artifact: Path) -> dict[str, str]:
     return {"CLEF_AGENT_SOURCE": str(artifact), "CLEF_AGENT_AGE_KEY": AGE_KEY}
 
 
+every_way = pytest.mark.parametrize("options", [(), ("--watch", "restart")])
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "clef_agent", "exec", *arguments]
 
@@ -62,16 +66,33 @@ def run(
     )
 
 
+#: Makes standard input the controlling terminal of a session of one's own.
+IN_A_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+
+
 class Running:
     """An ``exec`` under way, with what its program has written."""
 
-    def __init__(self, tmp_path: Path, *arguments: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *arguments: str,
+        env: Mapping[str, str],
+        prefix: tuple[str, ...] = (),
+        terminal: int | None = None,
+    ) -> None:
         self.output = tmp_path / "output"
+        if terminal is not None:
+            prefix = (sys.executable, "-c", IN_A_TERMINAL, *prefix)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                command(*arguments),
+                [*prefix, *command(*arguments)],
                 env={"PATH": os.environ["PATH"], **env},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -162,6 +183,39 @@ def test_limits_umask_and_signals_are_those_that_it_was_started_with(
     assert watched.stdout == plain.stdout
 
 
+@every_way
+def test_what_was_ignored_and_what_was_open_stays_so(
+    source: dict[str, str], options: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "inherited").write_text("from descriptor 7")
+    setting = f"trap '' HUP QUIT; exec 7<{tmp_path}/inherited; exec \"$@\""
+    program = "grep SigIgn /proc/self/status; cat <&7"
+    done = run(*options, "--", "sh", "-c", program, env=source, prefix=("sh", "-c", setting, "sh"))
+    ignored, inherited = done.stdout.splitlines()
+    numbers = int(ignored.split()[1], 16)
+    assert numbers == 1 << signal.SIGHUP - 1 | 1 << signal.SIGQUIT - 1
+    assert inherited == "from descriptor 7"
+
+
+@every_way
+def test_no_signal_is_blocked_that_was_not(
+    source: dict[str, str], options: tuple[str, ...]
+) -> None:
+    # Not by way of a shell: that clears what is blocked.
+    done = run(*options, "--", "grep", "-E", "SigBlk|SigIgn", "/proc/self/status", env=source)
+    assert [int(line.split()[1], 16) for line in done.stdout.splitlines()] == [0, 0]
+
+
+@every_way
+def test_the_locale_does_not_decide_what_the_program_reads(
+    source: dict[str, str], options: tuple[str, ...], artifact: Path
+) -> None:
+    replace_file(artifact, packed({"KEY": "grün ☃"}))
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = run(*options, "--", "sh", "-c", 'printf %s "$KEY"', env={**source, **ascii_only})
+    assert (done.returncode, done.stdout) == (0, "grün ☃"), done.stderr
+
+
 def test_a_dangerous_name_stops_before_the_program_runs(
     source: dict[str, str], artifact: Path, tmp_path: Path
 ) -> None:
@@ -206,8 +260,6 @@ def test_options_of_the_program_are_its_own(source: dict[str, str]) -> None:
 
 # --- how it ends ----------------------------------------------------------------------------------
 
-every_way = pytest.mark.parametrize("options", [(), ("--watch", "restart")])
-
 
 @every_way
 @pytest.mark.parametrize(
@@ -247,6 +299,51 @@ def test_a_signal_reaches_the_program(
         under_way.process.send_signal(signal.Signals[f"SIG{name}"])
         assert under_way.ended() == 3
         assert f"got {name}" in under_way.said
+
+
+COUNTS_INTERRUPTS = (
+    "import signal, time\n"
+    "signal.signal(signal.SIGINT, lambda *_: print('interrupted'))\n"
+    "print('ready')\n"
+    "while True: time.sleep(60)\n"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who sent a signal is Linux's to tell")
+def test_what_a_terminal_sends_to_both_reaches_the_program_once(
+    source: dict[str, str], tmp_path: Path
+) -> None:
+    program = (sys.executable, "-uc", COUNTS_INTERRUPTS)
+    terminal, its_end = os.openpty()
+    under_way = Running(
+        tmp_path, "--watch", "restart", "--", *program, env=source, terminal=its_end
+    )
+    os.close(its_end)
+    with under_way:
+        under_way.wait_for("ready")
+        for times in range(1, 31):  # two that meet become one: once would prove little
+            os.write(terminal, b"\x03")  # Ctrl+C
+            eventually(lambda: under_way.said.count("interrupted") >= times, "an interrupt")  # noqa: B023
+        under_way.process.send_signal(signal.SIGUSR2)  # passed on behind whatever came before
+        assert under_way.ended() == 128 + signal.SIGUSR2
+        assert under_way.said.count("interrupted") == 30
+    os.close(terminal)
+
+
+def test_a_signal_sent_to_a_foreground_process_reaches_the_program(
+    source: dict[str, str], tmp_path: Path
+) -> None:
+    script = "trap 'echo got it; exit 3' QUIT; echo ready; while :; do sleep 0.05; done"
+    terminal, its_end = os.openpty()
+    under_way = Running(
+        tmp_path, "--watch", "restart", "--", "sh", "-c", script, env=source, terminal=its_end
+    )
+    os.close(its_end)
+    with under_way:
+        under_way.wait_for("ready")
+        under_way.process.send_signal(signal.SIGQUIT)  # what nginx is stopped by
+        assert under_way.ended() == 3
+    os.close(terminal)
 
 
 def test_a_wish_to_end_before_the_program_began_is_heard(tmp_path: Path) -> None:
@@ -314,6 +411,70 @@ def test_a_program_that_ends_by_itself_ends_the_watching(
         assert child.ended() == 5
 
 
+def test_a_program_that_lives_on_after_a_signal_is_still_started_anew(
+    source: dict[str, str], artifact: Path, tmp_path: Path
+) -> None:
+    script = f"trap 'echo threads' QUIT; {COUNTING}"
+    with Running(tmp_path, "--watch", "restart", "--", "sh", "-c", script, env=source) as child:
+        child.wait_for("KEY=first")
+        child.process.send_signal(signal.SIGQUIT)
+        child.wait_for("threads")
+        replace_file(artifact, packed({"app": {"KEY": "second"}}))
+        child.wait_for("KEY=second")
+
+
+def test_a_program_that_takes_its_time_to_end_is_not_started_anew(
+    source: dict[str, str], artifact: Path, tmp_path: Path
+) -> None:
+    script = f"trap 'echo draining' TERM; trap 'exit 4' USR1; {SHOW}; while :; do sleep 0.05; done"
+    with Running(tmp_path, "--watch", "restart", "--", "sh", "-c", script, env=source) as child:
+        child.wait_for("KEY=first")
+        child.process.send_signal(signal.SIGTERM)
+        child.wait_for("draining")
+        replace_file(artifact, packed({"app": {"KEY": "second"}}))
+        time.sleep(2.5)  # more than a look at the file, and a restart, would take
+        child.process.send_signal(signal.SIGUSR1)
+        assert child.ended() == 4
+        assert child.said.count("draining") == 1
+        assert "second" not in child.said
+
+
+def test_a_program_that_does_not_end_when_asked_is_ended_and_started_anew(
+    source: dict[str, str], artifact: Path, tmp_path: Path
+) -> None:
+    script = f"trap '' TERM; {SHOW}; while :; do sleep 0.05; done"
+    with Running(tmp_path, "--watch", "restart", "--", "sh", "-c", script, env=source) as child:
+        child.wait_for("KEY=first")
+        replace_file(artifact, packed({"app": {"KEY": "second"}}))
+        child.wait_for("KEY=second")
+
+
+def test_an_artifact_with_the_same_secrets_disturbs_nobody(
+    source: dict[str, str], artifact: Path, tmp_path: Path
+) -> None:
+    with Running(tmp_path, "--watch", "restart", "--", "sh", "-c", COUNTING, env=source) as child:
+        child.wait_for("KEY=first")
+        replace_file(artifact, packed(PAYLOAD))
+        replace_file(artifact, packed({"app": {"KEY": "second"}}))
+        child.wait_for("KEY=second")
+        replace_file(artifact, packed({"app": {"KEY": "second"}}))
+        time.sleep(2.5)  # more than a look at the file, and a restart, would take
+        assert child.said.count("KEY=second") == 1
+
+
+def test_secrets_that_are_too_many_for_a_program_leave_it_those_that_it_had(
+    source: dict[str, str], artifact: Path, tmp_path: Path
+) -> None:
+    with Running(tmp_path, "--watch", "restart", "--", "sh", "-c", COUNTING, env=source) as child:
+        child.wait_for("KEY=first")
+        too_many = {f"K{number}": "x" * 100_000 for number in range(100)}
+        replace_file(artifact, packed({"app": {"KEY": "second", **too_many}}))
+        child.wait_for("goes on with the secrets that it had")
+        eventually(lambda: child.said.count("KEY=first") == 2, "the program once more")
+        replace_file(artifact, packed({"app": {"KEY": "third"}}))
+        child.wait_for("KEY=third")
+
+
 def test_an_agent_that_restarts_is_followed_again(
     source: dict[str, str], artifact: Path, tmp_path: Path
 ) -> None:
@@ -331,6 +492,11 @@ def test_an_agent_that_restarts_is_followed_again(
 
 
 # --- as process 1 ---------------------------------------------------------------------------------
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="a PID namespace of one's own needs root, and unshare (util-linux)",
+)
 
 AS_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
@@ -359,8 +525,64 @@ print(os.getppid(), len(states), states.count("Z"))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace of one's own needs root")
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (util-linux) is not installed")
+@as_root
+def test_as_process_1_a_wish_to_end_while_it_is_still_loading_is_heard(
+    source: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**source, "PYTHONPROFILEIMPORTTIME": "1"}
+    with Running(tmp_path, "--", "true", env=env, prefix=AS_PID_1) as under_way:
+
+        def has_ended() -> bool:
+            children = Path(f"/proc/{under_way.process.pid}/task/{under_way.process.pid}/children")
+            with contextlib.suppress(OSError):
+                for child in children.read_text().split():
+                    os.kill(int(child), signal.SIGTERM)  # Python itself comes up without handlers
+            return under_way.process.poll() is not None
+
+        eventually(has_ended, "an end")
+        assert under_way.ended() == 128 + signal.SIGTERM
+        assert "clef_agent.cli.signals" not in under_way.said  # what holds them later
+
+
+@as_root
+def test_as_process_1_signals_and_exit_codes_pass_through(
+    source: dict[str, str], tmp_path: Path
+) -> None:
+    script = "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    with Running(tmp_path, "--", "sh", "-c", script, env=source, prefix=AS_PID_1) as under_way:
+        under_way.wait_for("ready")
+        pid = under_way.process.pid
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert under_way.ended() == 3
+
+
+@as_root
+def test_below_the_loader_of_a_frozen_executable_orphans_are_buried_too(
+    source: dict[str, str], tmp_path: Path
+) -> None:
+    # As the one-file executable comes up: a loader as process 1, which waits for its child only.
+    loader = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+    frozen = (
+        "import sys; sys.frozen, sys._MEIPASS = True, '/tmp/_MEIabc123';"
+        "sys.argv[0] = 'clef-agent'; from clef_agent.__main__ import main; main()"
+    )
+    python = sys.executable
+    program = ("exec", "--", python, "-c", ORPHANS.replace("len(states) == 2", "len(states) == 3"))
+    done = subprocess.run(
+        [*AS_PID_1, python, "-c", loader, python, "-c", frozen, *program],
+        env={"PATH": os.environ["PATH"], **source},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    parent, alive, dead = map(int, done.stdout.split())
+    assert (parent > 1, alive, dead) == (True, 3, 0), done.stderr
+
+
+@as_root
 def test_as_process_1_two_hundred_orphans_are_buried(source: dict[str, str]) -> None:
     done = run("--", sys.executable, "-c", ORPHANS, env=source, prefix=AS_PID_1)
     assert (done.returncode, done.stdout) == (0, "1 2 0\n"), done.stderr

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ctypes
 import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn
+from pathlib import Path
+from typing import Final, NoReturn, TypeAlias
 
 from clef_agent.cli.failure import Failure
+from clef_agent.cli.signals import HeldSignals
 from clef_agent.hardening import SECRET_VARIABLES
+from clef_agent.log import LOGGER
+
+Environment: TypeAlias = dict[bytes, bytes]
 
 #: What shells answer with for a command that is not there, or cannot be run.
 #: Source: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_08_02
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
-_SIGNAL_BASE: Final = 128
+SIGNAL_BASE: Final = 128
 
 #: A program that was asked to end gets so long, in seconds.
 PATIENCE_S: Final = 10.0
 
-_FORWARDED: Final = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-)
-#: A terminal sends these to its whole foreground, the program included.
-_OF_TERMINAL: Final = frozenset((signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH))
+#: What ends a process by default, and is sent by whoever wants it to end.
+_ENDING: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
+#: What Python ignores from its start on; a program expects to be ended by them.
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+#: prctl(2), https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class CommandUnusable(Failure):
@@ -50,37 +50,55 @@ class CommandUnusable(Failure):
         )
 
 
-def environment_for(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def environment_for(values: Mapping[str, str], environ: Mapping[bytes, bytes]) -> Environment:
     """``environ`` as the program gets it, with ``values`` in it and nothing of the agent's own.
 
-    A frozen executable's loader path is put back to what it was: with it, another program would
-    load the libraries that are packed in here.
-    Source: https://pyinstaller.org/en/stable/runtime-information.html#ld-library-path-libpath-considerations
+    As bytes: the locale must not decide what a program reads, nor be a reason for not starting it.
     """
     env = {
         name: value
         for name, value in environ.items()
-        if name not in SECRET_VARIABLES and not name.startswith(("_PYI_", "_MEIPASS"))
+        if name.decode("ascii", "replace") not in SECRET_VARIABLES
     }
+    _undo_freezing(env)
+    return {**env, **{name.encode(): value.encode() for name, value in values.items()}}
+
+
+def _undo_freezing(env: dict[bytes, bytes]) -> None:
+    """Takes back what a frozen executable's loader has set.
+
+    With its library path, another program would load what is packed in here; with the rest,
+    another frozen program would take itself for a part of this one.
+    Source: https://pyinstaller.org/en/stable/runtime-information.html#ld-library-path-libpath-considerations
+    """
+    for name in list(env):
+        if name.startswith((b"_PYI_", b"_MEIPASS")):
+            del env[name]
     if getattr(sys, "frozen", False):
-        original = env.pop("LD_LIBRARY_PATH_ORIG", None)
-        env.pop("LD_LIBRARY_PATH", None)
+        original = env.pop(b"LD_LIBRARY_PATH_ORIG", None)
+        env.pop(b"LD_LIBRARY_PATH", None)
         if original is not None:
-            env["LD_LIBRARY_PATH"] = original
-    return {**env, **values}
+            env[b"LD_LIBRARY_PATH"] = original
 
 
-def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+def is_first_process() -> bool:
+    """Whether orphans come to this process: as process 1, or as the child of the one-file
+    executable's loader which is that, and buries nobody but us.
+    """
+    is_one_file = Path(getattr(sys, "_MEIPASS", "")).name.startswith("_MEI")
+    return os.getpid() == 1 or (is_one_file and os.getppid() == 1)
+
+
+def become(command: Sequence[str], env: Environment) -> NoReturn:
     """Replaces this process by ``command``: nothing stands between it and its parent.
 
     Raises:
         CommandUnusable: it cannot be run.
     """
-    # Python ignores these from its start on; a program expects to be ended by them.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvpe(command[0], list(command), dict(env))  # noqa: S606  # no shell is the point
+        os.execvpe(command[0], list(command), env)  # noqa: S606  # no shell is the point
     except OSError as exc:
         raise CommandUnusable(command[0], exc) from None
 
@@ -88,62 +106,53 @@ def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 class Child:
     """One program at a time, which can be replaced by itself started anew; within an event loop.
 
-    Signals to this process go on to it, except where a terminal has sent them to both. As process
-    1, this one also buries the orphans that the system hands it.
+    Signals to this process go on to it, except where a terminal has sent them to both. Where
+    ``buries_orphans``, this process also waits for those that the system hands it.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], held: HeldSignals, *, buries_orphans: bool) -> None:
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._held = held
+        self._buries_orphans = buries_orphans
+        if buries_orphans and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         loop = asyncio.get_running_loop()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._env: Environment = {}
         #: The exit code of the program that runs now; of the last one, once nothing follows it.
         self._ended: asyncio.Future[int] = loop.create_future()
         self._final: asyncio.Future[int] = loop.create_future()
         self._is_replaced = False
-        self._stop_signal: int | None = None
+        #: The signal by which somebody has asked for the end: nothing is started after that.
+        self.asked_to_end: asyncio.Future[int] = loop.create_future()
+        held.tell(self._take)
 
-    def watch_signals(self) -> None:
-        """Takes over the signals of this process."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._bury)
-        for number in _FORWARDED:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish is the program's too
-                loop.add_signal_handler(number, self._forward, number)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether somebody has asked for the end: then nothing is started any more."""
-        return self._stop_signal is not None
-
-    @property
-    def stop_code(self) -> int:
-        """The exit code of a process that such a wish has ended before the program began."""
-        return _SIGNAL_BASE + (self._stop_signal or 0)
-
-    def start(self, env: Mapping[str, str]) -> None:
+    def start(self, env: Environment) -> None:
         """Starts the program.
 
         Raises:
             CommandUnusable: it cannot be run.
         """
-        self._ended = asyncio.get_running_loop().create_future()
         try:
-            self._process = subprocess.Popen(self._command, env=dict(env))  # noqa: S603  # no shell
+            with self._held.let_go():
+                # What this process has inherited beside the standard streams is the program's, too.
+                self._process = subprocess.Popen(self._command, env=env, close_fds=False)  # noqa: S603
         except OSError as exc:
             raise CommandUnusable(self._command[0], exc) from None
+        self._env = env
+        self._ended = asyncio.get_running_loop().create_future()
 
     def send(self, number: int) -> None:
         """Sends it a signal."""
         if self._process is not None and not self._ended.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+            os.kill(self._process.pid, number)  # until it has been buried, its number is its own
 
-    async def replace(self, env: Mapping[str, str]) -> None:
+    async def replace(self, env: Environment) -> None:
         """Ends the program, politely and after ``PATIENCE_S`` by force, and starts it with ``env``.
 
-        Not after it has ended by itself, nor after somebody has asked for the end.
+        Not where it has that already, has ended by itself, or somebody has asked for the end.
         """
-        if self._ended.done():
+        if env == self._env or self._ended.done() or self.asked_to_end.done():
             return
         self._is_replaced = True
         self.send(signal.SIGTERM)
@@ -151,13 +160,10 @@ class Child:
         self.send(signal.SIGKILL)
         code = await self._ended
         self._is_replaced = False
-        if self.is_stopping:
+        if self.asked_to_end.done():
             self._final.set_result(code)
-            return
-        try:
-            self.start(env)
-        except CommandUnusable as exc:
-            self._final.set_exception(exc)
+        else:
+            self._start_anew(env)
 
     async def final_code(self) -> int:
         """The exit code when nothing follows, as a shell has it: 128 and the number of a signal.
@@ -167,36 +173,48 @@ class Child:
         """
         return await self._final
 
-    def _forward(self, number: signal.Signals) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            self._stop_signal = number
-        if not (number in _OF_TERMINAL and _is_in_foreground()):
+    def _start_anew(self, env: Environment) -> None:
+        try:
+            try:
+                self.start(env)
+            except CommandUnusable as exc:
+                # Too much for the system to take, perhaps; what it took before, it takes again.
+                LOGGER.error("the program goes on with the secrets that it had: %s", exc)
+                self.start(self._env)
+        except CommandUnusable as exc:
+            self._final.set_exception(exc)
+
+    def _take(self, number: int, is_known: bool) -> None:
+        """Passes on a signal, or understands it where there is nobody to pass it on to."""
+        if number == signal.SIGCHLD:
+            self._bury()
+            return
+        # A program may live on after any other, and mean to: Java prints its threads at SIGQUIT.
+        is_for_us = self._process is None or self._is_replaced
+        is_the_end = number == signal.SIGTERM or (is_for_us and number in _ENDING)
+        if is_the_end and not self.asked_to_end.done():
+            self.asked_to_end.set_result(number)
+        if not is_known:
             self.send(number)
 
     def _bury(self) -> None:
-        """Takes the exit status of every child that has ended, our own and those left to us."""
+        """Takes the exit status of the program, and of the orphans left to us, if it has ended."""
+        if self._process is None:
+            return
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                whose = -1 if self._buries_orphans else self._process.pid
+                pid, status = os.waitpid(whose, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if self._process is not None and pid == self._process.pid:
-                self._note_end(os.waitstatus_to_exitcode(status))
+            if pid == self._process.pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)  # or it would wait
+                self._note_end(self._process.returncode)
 
     def _note_end(self, code: int) -> None:
-        assert self._process is not None
-        self._process.returncode = code  # or else subprocess would wait for it
-        shown = code if code >= 0 else _SIGNAL_BASE - code
+        shown = code if code >= 0 else SIGNAL_BASE - code
         self._ended.set_result(shown)
         if not self._is_replaced:
             self._final.set_result(shown)
-
-
-def _is_in_foreground() -> bool:
-    """Whether a terminal sends its signals to this process's group."""
-    try:
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError):
-        return False

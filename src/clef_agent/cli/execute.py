@@ -41,7 +41,7 @@ def execute(
 
     From the source that CLEF_AGENT_SOURCE or _VCS_* name, else from the agent.
     """
-    from clef_agent.cli.child import CommandUnusable
+    from clef_agent.cli.child import CommandUnusable, is_first_process
     from clef_agent.cli.program import run_instead, run_under
     from clef_agent.cli.run import leave
     from clef_agent.cli.variables import Naming
@@ -52,9 +52,10 @@ def execute(
     naming = Naming(tuple(only or ()), prefix, strip_namespace, skip_invalid)
     forbid_dumps()
     # Standard output is the program's: what the agent has to say is worth a warning, or nothing.
-    configure_log(level="warn")
+    is_json = os.environ.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json"
+    configure_log("json" if is_json else "text", level="warn")
     try:
-        if on_change is None and os.getpid() != 1:
+        if on_change is None and not is_first_process():
             run_instead(command, naming)
         leave(run_under(command, naming, on_change))
     except CommandUnusable as exc:

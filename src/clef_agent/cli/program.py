@@ -6,10 +6,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
-from clef_agent.cli.child import Child, become, environment_for
+from clef_agent.cli.child import (
+    SIGNAL_BASE,
+    Child,
+    Environment,
+    become,
+    environment_for,
+    is_first_process,
+)
 from clef_agent.cli.failure import Failure
+from clef_agent.cli.signals import HeldSignals
 from clef_agent.cli.supply import Supplied, Supply, supply_for
 from clef_agent.cli.variables import Naming, variables_of
 from clef_agent.log import LOGGER
@@ -18,9 +26,6 @@ T = TypeVar("T")
 
 #: What new secrets do to the program; None: nothing.
 OnChange: TypeAlias = Literal["restart"] | signal.Signals | None
-
-#: How soon a wish to end is seen while the first secrets are awaited, in seconds.
-_LOOK_S: Final = 0.05
 
 
 def run_instead(command: Sequence[str], naming: Naming) -> NoReturn:
@@ -47,20 +52,23 @@ def run_under(command: Sequence[str], naming: Naming, on_change: OnChange) -> in
     Raises:
         Failure, ClefError, CommandUnusable: as for ``run_instead``.
     """
-    return asyncio.run(_supervise(command, naming, on_change))
+    held = HeldSignals()
+    return asyncio.run(_supervise(command, naming, on_change, held))
 
 
-async def _supervise(command: Sequence[str], naming: Naming, on_change: OnChange) -> int:
-    child = Child(command)
-    child.watch_signals()
+async def _supervise(
+    command: Sequence[str], naming: Naming, on_change: OnChange, held: HeldSignals
+) -> int:
+    child = Child(command, held, buries_orphans=is_first_process())
     supply = supply_for(os.environ)
-    supplied = await _unless_stopped(child, supply.first())
+    supplied = await _unless_asked_to_end(child, supply.first())
     if supplied is None:
-        return child.stop_code
+        return SIGNAL_BASE + child.asked_to_end.result()
     child.start(_environment(supplied, naming))
     following: asyncio.Task[None] | None = None
     if on_change is not None:
         following = asyncio.create_task(_follow(child, supply, supplied, naming, on_change))
+        following.add_done_callback(_tell_of_fault)
     try:
         return await child.final_code()
     finally:
@@ -69,14 +77,13 @@ async def _supervise(command: Sequence[str], naming: Naming, on_change: OnChange
         await supply.aclose()
 
 
-async def _unless_stopped(child: Child, coming: Coroutine[Any, Any, T]) -> T | None:
+async def _unless_asked_to_end(child: Child, coming: Coroutine[Any, Any, T]) -> T | None:
     """What ``coming`` brings, or None where somebody asks for the end before that."""
     task = asyncio.ensure_future(coming)
-    while not task.done():
-        await asyncio.wait((task,), timeout=_LOOK_S)
-        if child.is_stopping:
-            task.cancel()
-            return None
+    await asyncio.wait((task, child.asked_to_end), return_when=asyncio.FIRST_COMPLETED)
+    if child.asked_to_end.done():
+        task.cancel()
+        return None
     return task.result()
 
 
@@ -88,8 +95,6 @@ async def _follow(
     on_change: OnChange,
 ) -> None:
     async for changed in supply.changes(supplied):
-        if child.is_stopping:
-            return
         if isinstance(on_change, signal.Signals):
             child.send(on_change)
             continue
@@ -101,8 +106,14 @@ async def _follow(
         await child.replace(env)
 
 
-def _environment(supplied: Supplied, naming: Naming) -> dict[str, str]:
+def _tell_of_fault(following: asyncio.Task[None]) -> None:
+    if not following.cancelled() and (exc := following.exception()) is not None:
+        # The text of an unforeseen exception may hold anything; its type does not.
+        LOGGER.error("the secrets are not followed any more: unexpected %s", type(exc).__name__)
+
+
+def _environment(supplied: Supplied, naming: Naming) -> Environment:
     variables = variables_of(supplied.payload, naming)
     for sentence in variables.skipped:
         LOGGER.warning("%s", sentence)
-    return environment_for(variables.values, os.environ)
+    return environment_for(variables.values, os.environb)
