@@ -218,11 +218,7 @@ def make_key_services(
     return {
         "aws": AwsKms(aws),
         "gcp": GcpKms(kms_endpoint, certificates),
-        "azure": AzureKeys(
-            kms_endpoint,
-            certificates,
-            authority_is_configured="AZURE_AUTHORITY_HOST" in env,
-        ),
+        "azure": AzureKeys(kms_endpoint, certificates, env.get("AZURE_AUTHORITY_HOST")),
     }
 
 

@@ -66,18 +66,17 @@ class AzureKeys:
         self,
         endpoint: str | None,
         certificates: str | None = None,
-        *,
-        authority_is_configured: bool = False,
+        authority: str | None = None,
     ) -> None:
         """Asks nobody yet. ``endpoint`` stands in for the vault's; ``certificates`` is a CA file.
 
-        With ``authority_is_configured`` (AZURE_AUTHORITY_HOST), the vault's cloud does not choose
-        where tokens come from.
+        ``authority`` (AZURE_AUTHORITY_HOST) is where tokens come from, instead of from the vault's
+        own cloud.
         """
         self._endpoint = endpoint
         self._rest = Rest()
         self._lane = Lane(_WHO, width=LANE_WIDTH)
-        self._tokens = _Tokens(certificates, authority_is_configured=authority_is_configured)
+        self._tokens = _Tokens(certificates, authority)
 
     async def unwrap(self, key_id: str, wrapped_key: bytes, algorithm: str) -> bytearray:
         """See KeyUnwrapper. One ``unwrapkey``; a key id without a version means the latest."""
@@ -121,9 +120,9 @@ class AzureKeys:
 class _Tokens:
     """Access tokens, by azure-identity: environment, workload identity, managed identity, CLI."""
 
-    def __init__(self, certificates: str | None, *, authority_is_configured: bool) -> None:
+    def __init__(self, certificates: str | None, authority: str | None) -> None:
         self._certificates = certificates
-        self._authority_is_configured = authority_is_configured
+        self._authority = authority
         self._lock = threading.Lock()
         self._credentials: dict[str, Any] = {}
         self._held: dict[str, tuple[str, int]] = {}
@@ -169,8 +168,12 @@ class _Tokens:
             from azure.identity import DefaultAzureCredential
 
             options: dict[str, Any] = {"retry_total": 1, "connection_timeout": 2, "read_timeout": 4}
-            if not self._authority_is_configured:
+            if self._authority is None:
                 options["authority"] = authority
+            elif not any(known in self._authority for known in _AUTHORITIES.values()):
+                # A private cloud's: Microsoft's public one knows nothing of it, and may be out of
+                # reach.
+                options["disable_instance_discovery"] = True
             if self._certificates:
                 options["connection_verify"] = self._certificates
             credential = self._credentials[authority] = DefaultAzureCredential(**options)

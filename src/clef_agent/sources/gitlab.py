@@ -29,6 +29,7 @@ from clef_agent.web.exchange import Request
 _DEFAULT_API: Final = "https://gitlab.com"
 _API_PATH: Final = "/api/v4"
 _BLOB_ID: Final = "x-gitlab-blob-id"
+_NO_HEAD: Final = frozenset({405, 501})
 #: What an OAuth application gets has no prefix.
 _OAUTH_TOKEN: Final = re.compile(r"[0-9a-f]{64}")
 _JOB_TOKEN_PREFIX: Final = "glcbt-"  # noqa: S105  # a prefix
@@ -65,10 +66,11 @@ class GitLab:
         # A job token may GET raw files, and nothing else.
         if previous is not None and "job-token" not in credentials:
             head = yield Request(address, credentials=credentials, method="HEAD")
-            if head.status != OK:
-                raise refused(head, where=where, wall=wall)
-            if head.headers.get(_BLOB_ID) == previous:
+            if head.status == OK and head.headers.get(_BLOB_ID) == previous:
                 return NotModified()
+            # A gateway in between may know no HEAD; the file can be had all the same.
+            if head.status != OK and head.status not in _NO_HEAD:
+                raise refused(head, where=where, wall=wall)
         answer = yield Request(address, credentials=credentials, max_error_bytes=MAX_ERROR_BYTES)
         if answer.status != OK:
             raise refused(answer, where=where, wall=wall)

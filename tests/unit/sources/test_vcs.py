@@ -240,6 +240,14 @@ def test_gitlab_says_by_head_whether_the_blob_is_another() -> None:
     assert isinstance(found, Fetched)
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_gateway_before_gitlab_that_knows_no_head_costs_a_download(status: int) -> None:
+    talk = Talk(configured("gitlab"), previous="b1")
+    talk.hears(status)
+    assert talk.request.method == "GET"
+    assert isinstance(talk.hears(200, BODY, {"x-gitlab-blob-id": "b1"}), Fetched)
+
+
 def test_a_gitlab_job_token_only_gets() -> None:
     talk = Talk(configured("gitlab"), token="glcbt-1", previous="b1")
     assert talk.request.method == "GET"
