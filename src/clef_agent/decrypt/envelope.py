@@ -18,6 +18,11 @@ IV_BYTES = 12
 #: GCM allows tags down to 4 bytes, which a forger needs 2^32 attempts for. Only full ones pass.
 TAG_BYTES = 16
 
+#: No key service wraps 32 bytes into more, and AWS KMS takes no more. What is longer is not even
+#: looked at: its checksum alone would hold the event loop.
+#: Source: https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html (CiphertextBlob)
+MAX_WRAPPED_KEY_BYTES = 6144
+
 
 class EnvelopeOpener:
     """Opens envelopes through the key services in ``unwrappers``, by their provider's name."""
@@ -42,6 +47,10 @@ class EnvelopeOpener:
             wrapped_key = decode_base64(envelope.wrapped_key)
         except ValueError:
             raise UnwrapFailed("the envelope's wrappedKey is not base64") from None
+        if len(wrapped_key) > MAX_WRAPPED_KEY_BYTES:
+            raise UnwrapFailed(
+                f"the envelope's wrappedKey has more than {MAX_WRAPPED_KEY_BYTES} bytes"
+            )
         data_key = await unwrapper.unwrap(envelope.key_id, wrapped_key, envelope.algorithm)
         if len(data_key) != DATA_KEY_BYTES:
             zero(data_key)

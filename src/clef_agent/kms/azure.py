@@ -30,18 +30,27 @@ ALGORITHM: Final = "RSA-OAEP-256"
 #: Keys of a Managed HSM can be symmetric, too. RSA1_5 is broken (Bleichenbacher), and left out.
 _ALGORITHMS: Final = frozenset({ALGORITHM, "RSA-OAEP", "A128KW", "A192KW", "A256KW"})
 
-#: The domains that Microsoft alone gives names under, and where each cloud's tokens come from.
-#: A token goes to no other host: it would open every key that the agent may use.
-_AUTHORITIES: Final[Mapping[str, str]] = {
-    "vault.azure.net": "login.microsoftonline.com",
-    "managedhsm.azure.net": "login.microsoftonline.com",
-    "vault.azure.cn": "login.chinacloudapi.cn",
-    "managedhsm.azure.cn": "login.chinacloudapi.cn",
-    "vault.usgovcloudapi.net": "login.microsoftonline.us",
-    "managedhsm.usgovcloudapi.net": "login.microsoftonline.us",
-    "vault.microsoftazure.de": "login.microsoftonline.de",
-    "managedhsm.microsoftazure.de": "login.microsoftonline.de",
-}
+#: The domains that Microsoft alone gives names under, in each of its clouds. A token goes to no
+#: other host: it would open every key that the agent may use.
+_DOMAINS: Final = frozenset(
+    {
+        "vault.azure.net",
+        "managedhsm.azure.net",
+        "vault.azure.cn",
+        "managedhsm.azure.cn",
+        "vault.usgovcloudapi.net",
+        "managedhsm.usgovcloudapi.net",
+        "vault.microsoftazure.de",
+        "managedhsm.microsoftazure.de",
+    }
+)
+#: Where the tokens of these clouds come from; any other authority is a private cloud's.
+_AUTHORITIES: Final = (
+    "login.microsoftonline.com",
+    "login.microsoftonline.us",
+    "login.chinacloudapi.cn",
+    "login.microsoftonline.de",
+)
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.(?P<domain>[a-z0-9.]+)")
 _PATH: Final = re.compile(r"/keys/[0-9A-Za-z-]{1,127}(?:/[0-9A-Za-z]{1,64})?/?")
 _CODE: Final = re.compile(r"[A-Za-z]{1,64}")
@@ -70,8 +79,9 @@ class AzureKeys:
     ) -> None:
         """Asks nobody yet. ``endpoint`` stands in for the vault's; ``certificates`` is a CA file.
 
-        ``authority`` (AZURE_AUTHORITY_HOST) is where tokens come from, instead of from the vault's
-        own cloud.
+        ``authority`` (AZURE_AUTHORITY_HOST) is where tokens come from, None for the public cloud.
+        It never follows from an envelope: whoever writes the store would choose who gets to see
+        the agent's credentials.
         """
         self._endpoint = endpoint
         self._rest = Rest()
@@ -124,7 +134,7 @@ class _Tokens:
         self._certificates = certificates
         self._authority = authority
         self._lock = threading.Lock()
-        self._credentials: dict[str, Any] = {}
+        self._credential: Any = None
         self._held: dict[str, tuple[str, int]] = {}
 
     def bearer(self, domain: str, *, fresh: bool) -> str:
@@ -137,7 +147,7 @@ class _Tokens:
             token, expires_on = self._held.get(domain, ("", 0))
             if fresh:
                 # It keeps its tokens, too, for as long as they should be good.
-                self._credentials.pop(_AUTHORITIES[domain], None)
+                self._credential = None
             if fresh or expires_on - _EARLY_S < time.time():
                 token, expires_on = self._acquired(domain)
                 self._held[domain] = token, expires_on
@@ -152,7 +162,7 @@ class _Tokens:
                 ' pip install "clef-agent[azure]"'
             ) from None
         try:
-            token = self._credential(domain).get_token(f"https://{domain}/.default")
+            token = self._opened().get_token(f"https://{domain}/.default")
         except (AzureError, ValueError) as exc:
             # Its text holds what each identity endpoint answered.
             raise UnwrapUnavailable(
@@ -161,23 +171,19 @@ class _Tokens:
             ) from None
         return token.token, token.expires_on
 
-    def _credential(self, domain: str) -> Any:
-        authority = _AUTHORITIES[domain]
-        credential = self._credentials.get(authority)
-        if credential is None:
+    def _opened(self) -> Any:
+        if self._credential is None:
             from azure.identity import DefaultAzureCredential
 
             options: dict[str, Any] = {"retry_total": 1, "connection_timeout": 2, "read_timeout": 4}
-            if self._authority is None:
-                options["authority"] = authority
-            elif not any(known in self._authority for known in _AUTHORITIES.values()):
-                # A private cloud's: Microsoft's public one knows nothing of it, and may be out of
-                # reach.
+            authority = self._authority
+            if authority and not any(known in authority for known in _AUTHORITIES):
+                # Microsoft's public cloud knows nothing of a private one, and may be out of reach.
                 options["disable_instance_discovery"] = True
             if self._certificates:
                 options["connection_verify"] = self._certificates
-            credential = self._credentials[authority] = DefaultAzureCredential(**options)
-        return credential
+            self._credential = DefaultAzureCredential(**options)
+        return self._credential
 
 
 def _key(key_id: str) -> _Key:
@@ -192,7 +198,7 @@ def _key(key_id: str) -> _Key:
     except ValueError:
         is_plain = False
     host = _HOST.fullmatch(url.hostname or "") if is_plain else None
-    if host is None or host["domain"] not in _AUTHORITIES or not key_id.isascii():
+    if host is None or host["domain"] not in _DOMAINS or not key_id.isascii():
         raise UnwrapFailed("the key id is no https URL of an Azure Key Vault or Managed HSM")
     if _PATH.fullmatch(url.path) is None or url.query or url.fragment:
         raise UnwrapFailed("the key id is not https://VAULT/keys/NAME/VERSION")

@@ -32,6 +32,8 @@ _NAME: Final = re.compile(
 )
 _STATUS_WORD: Final = re.compile(r"[A-Z_]{1,64}")
 _UNAUTHENTICATED: Final = 401
+#: No key has more, wrapped or not.
+_MAX_KEY_BYTES: Final = 6144
 #: How often a call is made whose answer was altered on its way.
 _ATTEMPTS: Final = 3
 #: For one request of google-auth, in seconds; its own default is two minutes.
@@ -170,6 +172,8 @@ def _unaltered(answer: Mapping[str, Any], field: str) -> bytearray | None:
         checksum = int(answer[f"{field}Crc32c"])
     except (KeyError, TypeError, ValueError, binascii.Error):
         return None
+    if len(data) > _MAX_KEY_BYTES:
+        return None  # neither a key nor a wrapped one, and long to look at
     return data if crc32c(data) == checksum else None
 
 

@@ -59,6 +59,13 @@ def test_an_envelope_opens_with_the_key_that_its_service_unwraps() -> None:
     ]
 
 
+def test_a_wrapped_key_that_no_service_made_is_shown_to_none() -> None:
+    service = FakeKeyService()
+    data = with_envelope(packed(service=service), wrappedKey=encode_base64(b"x" * 6145))
+    assert reason(data, service) == "kms_unwrap"
+    assert service.calls == []
+
+
 def test_only_a_verified_artifact_is_decrypted() -> None:
     # case 1
     artifact = parse(packed())

@@ -7,6 +7,7 @@ import pytest
 from clef_agent.aws import AwsFailure
 from clef_agent.errors import UnwrapFailed, UnwrapUnavailable
 from clef_agent.kms.aws import _error
+from clef_agent.kms.gcp import _unaltered
 from clef_agent.kms.rest import Reply, accepted
 
 
@@ -76,3 +77,13 @@ def test_answers_over_http_are_told_apart_by_their_status(
 
 def test_a_200_is_its_document() -> None:
     assert accepted(Reply(200, {"a": 1}), "x", "") == {"a": 1}
+
+
+def test_an_answer_of_google_that_is_no_key_is_not_even_summed_up() -> None:
+    import base64
+    import time
+
+    answer = {"plaintext": base64.b64encode(bytes(1_000_000)).decode(), "plaintextCrc32c": "0"}
+    began = time.monotonic()
+    assert _unaltered(answer, "plaintext") is None
+    assert time.monotonic() - began < 0.2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clef_agent.aws import Aws
 from clef_agent.errors import UnwrapFailed
 from clef_agent.kms.aws import AwsKms, _check, _region
-from clef_agent.kms.azure import _AUTHORITIES, AzureKeys, _encoded, _key, _value
+from clef_agent.kms.azure import _DOMAINS, AzureKeys, _encoded, _key, _value
 from clef_agent.kms.gcp import GcpKms, crc32c
 from clef_agent.kms.gcp import _check as check_gcp
 
@@ -61,7 +61,7 @@ def test_a_region_is_always_one_label_of_a_name(text: str) -> None:
 def test_an_azure_key_lies_in_a_vault_of_a_known_cloud(key_id: str, host: str, path: str) -> None:
     key = _key(key_id)
     assert (key.host, key.path) == (host, path)
-    assert key.domain in _AUTHORITIES
+    assert key.domain in _DOMAINS
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_whatever_passes_leads_to_a_known_domain(text: str) -> None:
         except UnwrapFailed:
             continue
         host = urlsplit(f"https://{key.host}").hostname or ""
-        assert host.partition(".")[2] in _AUTHORITIES
+        assert host.partition(".")[2] in _DOMAINS
 
 
 @pytest.mark.parametrize(
