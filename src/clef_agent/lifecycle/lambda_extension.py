@@ -41,8 +41,8 @@ from clef_agent.telemetry.events import StopReason
 
 #: Of the ten seconds that Lambda gives to the start of a sandbox, these are for the first load.
 LOAD_S: Final = 5.0
-#: A fetch gives up while there is still time to read the copy on disk.
-_INIT_FETCH_S: Final = 4.5
+#: A fetch gives up while there is still time to read the copy on disk, on a part of a processor.
+_INIT_FETCH_S: Final = 4.0
 _RETRIES: Final = Retries(delays_s=(1.0, 2.0), max_retry_after_s=2.0)
 
 #: A request waits for a refresh that is due until so long after it began, in seconds. Functions
