@@ -14,7 +14,8 @@ is refused before a token is sent there.
 
     ClientError
     ├── EndpointRefused       CLEF_ENDPOINT is no address, or one that no token may be sent to
-    ├── AgentUnreachable      nobody listens there, or nobody answers in time
+    ├── AgentUnreachable      nobody answers in time, or the answer broke off
+    │   └── NobodyListens     there is no agent
     ├── AgentMisbehaved       what answers is no clef-agent
     ├── Unauthorized          the token is missing or wrong
     ├── SecretMissing         there is no such secret
@@ -31,10 +32,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ClefClient",
     "ClientError",
     "EndpointRefused",
+    "NobodyListens",
     "SecretAmbiguous",
     "SecretMissing",
     "SecretsUnavailable",
@@ -54,6 +56,7 @@ T = TypeVar("T")
 Payload: TypeAlias = "dict[str, str] | dict[str, dict[str, str]]"
 
 DEFAULT_PORT: Final = 7779
+_MAX_PORT: Final = 65535
 #: More than any payload that fits into an artifact of 32 MiB.
 MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -73,6 +76,10 @@ class EndpointRefused(ClientError):
 
 class AgentUnreachable(ClientError):
     """Nobody listens there, or nobody answers in time."""
+
+
+class NobodyListens(AgentUnreachable):
+    """There is no agent at the endpoint."""
 
 
 class AgentMisbehaved(ClientError):
@@ -241,9 +248,12 @@ class ClefClient:
     ``CLEF_AGENT_PORT`` or 7779) and ``CLEF_AGENT_TOKEN`` or ``CLEF_AGENT_TOKEN_FILE``. A payload is
     kept, and asked for again by its ETag: as long as it is the same, it does not travel.
 
-    With ``env_fallback``, :meth:`get` answers from ``env`` where no agent is meant to be: neither
-    an endpoint nor a token is configured, and nobody listens. An agent that is configured and
-    cannot serve is an error, never an old value.
+    With ``env_fallback``, :meth:`get` answers from ``env`` (``NAMESPACE__KEY`` where a namespace
+    is given) where no agent is meant to be: neither an endpoint nor a token is configured, and
+    nobody listens. An agent that is configured and cannot serve is an error, never an old value.
+
+    Raises:
+        EndpointRefused: the endpoint is none, or one that no token may be sent to.
     """
 
     def __init__(
@@ -257,16 +267,12 @@ class ClefClient:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._env = env
-        self._is_configured = bool(
-            endpoint
-            or token
-            or any(
-                name in env
-                for name in ("CLEF_ENDPOINT", "CLEF_AGENT_TOKEN", "CLEF_AGENT_TOKEN_FILE")
-            )
+        named = ("CLEF_ENDPOINT", "CLEF_AGENT_TOKEN", "CLEF_AGENT_TOKEN_FILE")
+        self._is_configured = (
+            endpoint is not None or token is not None or any(name in env for name in named)
         )
-        text = endpoint or env.get("CLEF_ENDPOINT")
-        self._endpoint = parse_endpoint(text) if text else _default_endpoint(env)
+        text = env.get("CLEF_ENDPOINT") if endpoint is None else endpoint
+        self._endpoint = _default_endpoint(env) if text is None else parse_endpoint(text)
         self._given_token = token
         self._env_fallback = env_fallback
         self._timeout_s = timeout_s
@@ -286,9 +292,10 @@ class ClefClient:
         """
         try:
             payload = self._payload()
-        except AgentUnreachable:
-            if self._env_fallback and not self._is_configured and key in self._env:
-                return self._env[key]
+        except NobodyListens:
+            name = key if namespace is None else f"{namespace}__{key}"
+            if self._env_fallback and not self._is_configured and name in self._env:
+                return self._env[name]
             raise
         return _found(payload, key, namespace)
 
@@ -349,6 +356,8 @@ class ClefClient:
             connection.request("GET", self._endpoint.base_path + path, headers=headers)
             response = connection.getresponse()
             body = response.read(MAX_ANSWER_BYTES + 1)
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise NobodyListens(f"no agent listens at {self._endpoint}") from None
         except (OSError, HTTPException) as exc:
             why = "its certificate is not trusted" if isinstance(exc, ssl.SSLError) else "no answer"
             raise AgentUnreachable(
@@ -356,6 +365,8 @@ class ClefClient:
             ) from None
         finally:
             connection.close()
+        if response.length and len(body) <= MAX_ANSWER_BYTES:
+            raise AgentUnreachable(f"the agent at {self._endpoint} broke off its answer")
         retry_after = response.headers.get("Retry-After", "")
         return _Answer(
             response.status,
@@ -390,19 +401,22 @@ class ClefClient:
         raise AgentMisbehaved(f"the agent at {self._endpoint} answered {answer.status}")
 
     def _token(self) -> str | None:
-        if self._given_token is not None:
-            return self._given_token
-        token = self._env.get("CLEF_AGENT_TOKEN")
+        token = self._given_token
+        if token is None:
+            token = self._env.get("CLEF_AGENT_TOKEN")
         path = self._env.get("CLEF_AGENT_TOKEN_FILE")
-        if token is not None or path is None:
-            return token
-        try:
-            with open(path, encoding="utf-8") as file:  # noqa: PTH123  # pathlib is an import more
-                return file.read().removesuffix("\n")
-        except (OSError, ValueError) as exc:
-            raise Unauthorized(
-                f"CLEF_AGENT_TOKEN_FILE cannot be read ({type(exc).__name__})"
-            ) from None
+        if token is None and path is not None:
+            try:
+                with open(path, encoding="utf-8") as file:  # noqa: PTH123  # pathlib is an import more
+                    token = file.read().removesuffix("\n")
+            except (OSError, ValueError) as exc:
+                raise Unauthorized(
+                    f"CLEF_AGENT_TOKEN_FILE cannot be read ({type(exc).__name__})"
+                ) from None
+        if token is not None and not (token and token.isprintable()):
+            # http.client would refuse it, too, but with its text.
+            raise Unauthorized("the token is no single line of text")
+        return token
 
 
 class AsyncClefClient:
@@ -444,31 +458,42 @@ async def _beside(call: Callable[[], T]) -> T:
 
 def _found(payload: Payload, key: str, namespace: str | None) -> str:
     """The secret that the agent itself would find by that name, by the same rules."""
-    names = _by_full_name(payload)
+    entries = list(_entries(payload))
     if namespace is not None:
-        found = [full for full, (group, name) in names.items() if (group, name) == (namespace, key)]
-    elif key in names:
-        found = [key]
+        found = [entry for entry in entries if (entry.namespace, entry.key) == (namespace, key)]
     else:
-        found = [full for full, (_, name) in names.items() if name == key]
+        found = [entry for entry in entries if entry.full_name == key] or [
+            entry for entry in entries if entry.key == key
+        ]
     if not found:
         where = "" if namespace is None else f" in the namespace {namespace!a}"
         raise SecretMissing(f"the agent has no secret {key!a}{where}")
     if len(found) > 1:
-        raise SecretAmbiguous(f"several secrets are called {key!a}", tuple(sorted(found)))
-    group, name = names[found[0]]
-    value = payload[name] if group is None else cast("dict[str, str]", payload[group])[name]
-    return cast("str", value)
+        # Two that flatten to one name are told apart by a slash.
+        names = sorted({entry.full_name for entry in found})
+        if len(names) < len(found):
+            names = sorted(f"{entry.namespace}/{entry.key}" for entry in found)
+        raise SecretAmbiguous(f"several secrets are called {key!a}", tuple(names))
+    return found[0].value
 
 
-def _by_full_name(payload: Payload) -> dict[str, tuple[str | None, str]]:
-    names: dict[str, tuple[str | None, str]] = {}
+class _Entry(NamedTuple):
+    namespace: str | None
+    key: str
+    value: str
+
+    @property
+    def full_name(self) -> str:
+        return self.key if self.namespace is None else f"{self.namespace}__{self.key}"
+
+
+def _entries(payload: Payload) -> Iterator[_Entry]:
     for outer, inner in payload.items():
         if isinstance(inner, str):
-            names[outer] = (None, outer)
+            yield _Entry(None, outer, inner)
         else:
-            names.update({f"{outer}__{name}": (outer, name) for name in inner})
-    return names
+            for key, value in inner.items():
+                yield _Entry(outer, key, value)
 
 
 def _checked(document: Any, endpoint: Endpoint) -> Payload:
@@ -488,6 +513,8 @@ def _listed(answer: _Answer) -> list[Any]:
 
 
 def _default_endpoint(env: Mapping[str, str]) -> Endpoint:
-    text = env.get("CLEF_AGENT_PORT", "")
-    port = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else DEFAULT_PORT  # noqa: PLR2004
+    text = env.get("CLEF_AGENT_PORT", str(DEFAULT_PORT))
+    port = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0  # noqa: PLR2004
+    if not 0 < port <= _MAX_PORT:
+        raise EndpointRefused("CLEF_AGENT_PORT is not a whole number from 1 to 65535")
     return TcpEndpoint("127.0.0.1", port)

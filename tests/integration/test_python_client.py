@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_process import TOKEN, AgentProcess, free_port, replace_file, running
+from agent_process import TOKEN, AgentProcess, eventually, free_port, replace_file, running
 from clef_agent.client import (
     AgentMisbehaved,
     AgentUnreachable,
@@ -18,6 +18,7 @@ from clef_agent.client import (
     ClefClient,
     ClientError,
     EndpointRefused,
+    NobodyListens,
     SecretAmbiguous,
     SecretMissing,
     SecretsUnavailable,
@@ -43,6 +44,18 @@ def agent(tmp_path: Path, artifact: Path) -> Iterator[AgentProcess]:
 
 def of(agent: AgentProcess, **options: object) -> ClefClient:
     return ClefClient(f"http://127.0.0.1:{agent.port}", TOKEN, **options)  # type: ignore[arg-type]  # each by its name
+
+
+def swap(agent: AgentProcess, artifact: Path, data: bytes) -> None:
+    """Puts ``data`` in the artifact's place, and returns when the agent has taken it."""
+
+    def revision() -> object:
+        return agent.request("/v1/health").json["revision"]
+
+    before = revision()
+    replace_file(artifact, data)
+    # One refresh may have begun before that, and seen what was there then.
+    eventually(lambda: (agent.refresh(), revision() != before)[1], "the new artifact")
 
 
 def test_a_secret_is_found_by_each_of_its_names(agent: AgentProcess) -> None:
@@ -95,17 +108,40 @@ def test_names_that_lead_nowhere_or_to_several_are_told_apart(
     for key, namespace in (("NONE", None), ("API_KEY", "payments"), ("app", None)):
         with pytest.raises(SecretMissing):
             client.get(key, namespace)
-    replace_file(artifact, packed({"a": {"K": "1"}, "b": {"K": "2"}}))
-    agent.refresh()
+    swap(agent, artifact, packed({"a": {"K": "1"}, "b": {"K": "2"}}))
     with pytest.raises(SecretAmbiguous) as caught:
         client.get("K")
     assert caught.value.candidates == ("a__K", "b__K")
     assert client.get("K", "b") == "2"
 
 
+# case 9
+def test_two_names_that_flatten_to_one_are_told_apart(agent: AgentProcess, artifact: Path) -> None:
+    swap(agent, artifact, packed({"a__b": {"c": "1"}, "a": {"b__c": "2"}}))
+    client = of(agent)
+    with pytest.raises(SecretAmbiguous) as caught:
+        client.get("a__b__c")
+    assert caught.value.candidates == ("a/b__c", "a__b/c")
+    assert (client.get("c", "a__b"), client.get("b__c", "a")) == ("1", "2")
+
+
+@pytest.mark.parametrize("token", ["the-secret\nof-two-lines", "", "the-secret\x00"])
+def test_a_token_that_is_none_is_not_shown(token: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        ClefClient("http://127.0.0.1:1", token).get("KEY")
+    assert "the-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "env", [{"CLEF_ENDPOINT": ""}, {"CLEF_AGENT_PORT": "0"}, {"CLEF_AGENT_PORT": "port"}]
+)
+def test_an_endpoint_that_is_none_is_not_passed_over(env: dict[str, str]) -> None:
+    with pytest.raises(EndpointRefused):
+        ClefClient(env=env)
+
+
 def test_a_flat_payload_is_named_by_its_bare_keys(agent: AgentProcess, artifact: Path) -> None:
-    replace_file(artifact, packed({"K": "v", "L": ""}))
-    agent.refresh()
+    swap(agent, artifact, packed({"K": "v", "L": ""}))
     client = of(agent)
     assert (client.get("K"), client.get("L"), client.get_all()) == ("v", "", {"K": "v", "L": ""})
 
@@ -118,8 +154,7 @@ def test_a_rotation_is_seen_and_what_did_not_change_does_not_travel(
     assert client.get("STRIPE_KEY") == "stripe-key"
     metrics = agent.request("/v1/metrics", token=None).body.decode()
     assert 'route="/v1/secrets",status="304"} 1.0' in metrics
-    replace_file(artifact, packed({"payments": {"STRIPE_KEY": "rotated"}}))
-    agent.refresh()
+    swap(agent, artifact, packed({"payments": {"STRIPE_KEY": "rotated"}}))
     assert client.get("STRIPE_KEY") == "rotated"
 
 
@@ -136,8 +171,7 @@ def test_a_revoked_artifact_is_an_error_and_never_an_old_value(
 ) -> None:
     client = of(agent, env={"STRIPE_KEY": "old", "CLEF_AGENT_TOKEN": TOKEN}, sleep=lambda _: None)
     assert client.get("STRIPE_KEY") == "stripe-key"
-    replace_file(artifact, changed(artifact.read_bytes(), revokedAt="2026-01-01T00:00:00Z"))
-    agent.refresh()
+    swap(agent, artifact, changed(artifact.read_bytes(), revokedAt="2026-01-01T00:00:00Z"))
     with pytest.raises(SecretsUnavailable) as caught:
         client.get("STRIPE_KEY")
     assert caught.value.reason == "revoked"
@@ -170,6 +204,10 @@ def test_the_environment_answers_where_no_agent_is_meant_to_be() -> None:
     assert client.get("KEY") == "from the environment"
     with pytest.raises(AgentUnreachable):
         client.get("OTHER")
+    nobody["ns__KEY"] = "of the namespace"
+    assert client.get("KEY", "ns") == "of the namespace"
+    with pytest.raises(NobodyListens):
+        client.get("KEY", "elsewhere")
     strict = ClefClient(env=nobody, env_fallback=False, sleep=lambda _: None)
     with pytest.raises(AgentUnreachable):
         strict.get("KEY")
@@ -223,6 +261,15 @@ def test_a_lost_connection_is_asked_for_once_more() -> None:
         service.resets = 2
         with pytest.raises(AgentUnreachable):
             ClefClient(service.url, "t", sleep=lambda _: None).get("K")
+
+
+def test_an_answer_that_breaks_off_is_no_answer_and_no_reason_to_fall_back() -> None:
+    short = Reply(200, b'{"K":"v"}', {"Content-Length": "100", "Connection": "close"})
+    with serving(Scripted(short)) as service:
+        env = {"CLEF_AGENT_PORT": str(service.port), "K": "old"}
+        with pytest.raises(AgentUnreachable):
+            ClefClient(env=env, sleep=lambda _: None).get("K")
+        assert len(service.asked) == 2
 
 
 @pytest.mark.parametrize(("retry_after", "attempts"), [("1", 2), ("30", 1), ("soon", 1)])
