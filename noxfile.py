@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import platform
+from pathlib import Path
 
 import nox
 
@@ -13,6 +16,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # start-up is measured with compiled bytecode
+MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+DIST = Path("dist").absolute() / MACHINE
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -79,3 +84,43 @@ def lambda_rie(session: nox.Session) -> None:
     """The extension under AWS's own emulator; skips, and says so, where that is not on PATH."""
     session.install(*groups("tests"), ".")
     session.run("pytest", "tests/rie", *session.posargs)
+
+
+@nox.session(python=os.environ.get("CLEF_BUILD_PYTHON"))
+def build(session: nox.Session) -> None:
+    """The executable as one file and as a folder; CLEF_BUILD_PYTHON names the interpreter.
+
+    The same sources, packages and interpreter give the same bytes.
+    """
+    options = argparse.ArgumentParser("build")
+    options.add_argument("--target", choices=["x64", "arm64"], default=MACHINE)
+    if (target := options.parse_args(session.posargs).target) != MACHINE:
+        session.error(f"{target} is built on a machine of its kind; this one is {MACHINE}")
+    session.install(*groups("build"), ".[gcp,azure]")
+    session.run("python", "build/bootloader.py")
+    epoch = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
+    session.run(
+        *("python", "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level=WARN"),
+        *("--workpath=.cache/pyinstaller", f"--distpath={DIST}", "build/clef-agent.spec"),
+        env={"SOURCE_DATE_EPOCH": str(epoch).strip(), "PYTHONHASHSEED": "0"},
+    )
+
+
+@nox.session
+def smoke(session: nox.Session) -> None:
+    """Both forms of what was built, from outside; CLEF_MAX_GLIBC is the newest they may need."""
+    session.install(*groups("tests", "smoke"), ".[gcp,azure]")
+    for executable in (DIST / "clef-agent", DIST / "folder" / "clef-agent"):
+        env = {"CLEF_AGENT_EXECUTABLE": str(executable)}
+        session.run("pytest", "-s", "tests/smoke", *session.posargs, env=env)
+
+
+@nox.session
+def layer(session: nox.Session) -> None:
+    """The zip for Lambda from the folder that ``build`` made."""
+    session.run(
+        "python",
+        "release/lambda/layer.py",
+        str(DIST / "folder"),
+        f"dist/clef-agent-lambda-{MACHINE}.zip",
+    )

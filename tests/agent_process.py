@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from command_line import agent_command
 
 #: How long a test waits for what should come at once: a busy machine takes its time.
 PATIENCE_S = 30.0
@@ -59,7 +60,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 class AgentProcess:
-    """``python -m clef_agent``, killed with all its children at the end, whatever happens.
+    """``clef-agent``, killed with all its children at the end, whatever happens.
 
     ``home`` is a directory of the test's own; the file of a generated token lies in it. ``env`` is
     all that the agent gets beside PATH, a free port and ``TOKEN``; ``without`` takes some of it
@@ -91,7 +92,7 @@ class AgentProcess:
             self.env.pop(name, None)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, *interpreter, "-m", "clef_agent", *arguments],
+            [*prefix, *agent_command(*interpreter), *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

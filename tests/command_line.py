@@ -7,7 +7,21 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import pytest
+
 _TIMEOUT_S = 30
+
+
+def agent_command(*interpreter: str) -> list[str]:
+    """What starts ``clef-agent``: the executable that CLEF_AGENT_EXECUTABLE names, or else the
+    package, by this interpreter with the options ``interpreter``.
+    """
+    executable = os.environ.get("CLEF_AGENT_EXECUTABLE")
+    if executable is None:
+        return [sys.executable, *interpreter, "-m", "clef_agent"]
+    if interpreter:
+        pytest.skip("the executable takes no options of Python's")
+    return [executable]
 
 
 def clef_agent(
@@ -15,7 +29,7 @@ def clef_agent(
 ) -> subprocess.CompletedProcess[bytes]:
     """What ``clef-agent`` with ``arguments`` did; ``env`` is all that it has beside PATH."""
     return subprocess.run(
-        [sys.executable, "-m", "clef_agent", *arguments],
+        [*agent_command(), *arguments],
         input=stdin,
         capture_output=True,
         env={"PATH": os.environ["PATH"], **(env or {})},

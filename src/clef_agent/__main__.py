@@ -29,6 +29,9 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # the program is to ignore it, too
                 signal.signal(number, _end_by)
+    if getattr(sys, "frozen", False):
+        # The one-file executable holds them back while it unpacks; see build/bootloader.patch.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if is_agent:
         # The agent itself does without the command line's library: it costs a part of the start.
         from clef_agent.cli.run import leave, run_agent

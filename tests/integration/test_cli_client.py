@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from clef_agent.token_file import served_token
-from command_line import clef_agent
+from command_line import agent_command, clef_agent
 
 TOKEN = "the-token"
 #: Where nobody answers: whatever goes through a proxy gets lost there.
@@ -368,7 +368,7 @@ def test_ready_succeeds_or_prints_the_reason(agent: ScriptedAgent) -> None:
 def test_ready_waits_for_an_agent_that_does_not_listen_yet(free_port: int) -> None:
     script = Script({"/v1/ready": (200, {"ready": True})})
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "clef_agent", "ready", "--wait", "30"],
+        [*agent_command(), "ready", "--wait", "30"],
         env={"CLEF_AGENT_PORT": str(free_port)},
         stdout=subprocess.PIPE,
     )

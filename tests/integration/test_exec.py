@@ -17,6 +17,7 @@ from typing import Self
 import pytest
 
 from agent_process import PATIENCE_S, TOKEN, AgentProcess, eventually, replace_file, running
+from command_line import agent_command
 from fakes import AGE_KEY, OTHER_AGE_KEY, changed, packed
 
 #: "A restart on rotation within 2 s", and what a busy machine adds.
@@ -49,7 +50,7 @@ every_way = pytest.mark.parametrize("options", [(), ("--watch", "restart")])
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "clef_agent", "exec", *arguments]
+    return [*agent_command(), "exec", *arguments]
 
 
 def run(
