@@ -357,6 +357,17 @@ def test_plain_http_without_a_verify_key_is_a_loud_warning() -> None:
     assert load(HTTPS).warnings == ()
 
 
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+def test_an_s3_store_behind_plain_http_is_warned_of_as_any_other(name: str) -> None:
+    source = {"CLEF_AGENT_SOURCE": "s3://bucket/key"}
+    (warning,) = load({**source, name: "http://minio.example:9000"}).warnings
+    assert "PLAIN HTTP" in warning
+    for endpoint in ("https://minio.example", "http://127.0.0.1:9000", "http://[", "x"):
+        assert load({**source, name: endpoint}).warnings == ()
+    signed = {**source, name: "http://minio.example", "CLEF_AGENT_VERIFY_KEY": ED25519_VERIFY_KEY}
+    assert load(signed).warnings == ()
+
+
 # --- version control ----------------------------------------------------------------------------
 
 

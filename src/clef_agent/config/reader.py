@@ -358,15 +358,25 @@ class Reader:
     # --- warnings -------------------------------------------------------------------------------
 
     def _warn_of_plain_http(self, source: SourceConfig | None, key: VerifyKey | None) -> None:
-        if (
-            isinstance(source, HttpSourceConfig)
-            and key is None
-            and not _is_private(urlsplit(source.url))
-        ):
+        url = self._asked_url(source)
+        if url is not None and key is None and not _is_private(url):
             self._warnings.append(
                 "THE SOURCE IS PLAIN HTTP AND NO VERIFY KEY IS SET: whoever is on the way can"
                 f" revoke, replace and replay artifacts. Use https, or set {PREFIX}VERIFY_KEY"
             )
+
+    def _asked_url(self, source: SourceConfig | None) -> SplitResult | None:
+        """The URL that a source of the web is asked at, as far as the environment tells."""
+        if isinstance(source, HttpSourceConfig):
+            return urlsplit(source.url)
+        endpoint = self._env.get("AWS_ENDPOINT_URL_S3") or self._env.get("AWS_ENDPOINT_URL")
+        if not isinstance(source, S3SourceConfig) or endpoint is None:
+            return None
+        try:
+            url = urlsplit(endpoint)
+        except ValueError:
+            return None  # botocore will say so
+        return url if url.scheme == "http" else None
 
     def _warn_of_unknown_names(self) -> None:
         for name in sorted(self._env):
