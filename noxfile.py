@@ -124,3 +124,11 @@ def layer(session: nox.Session) -> None:
         str(DIST / "folder"),
         f"dist/clef-agent-lambda-{MACHINE}.zip",
     )
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """The image of the folder, as an OCI layout; needs root, umoci and Debian."""
+    layout, work = DIST.parent / f"image-{MACHINE}", Path(".cache/image").absolute()
+    program = "release/container/image.py"
+    session.run("python", program, str(DIST / "folder"), str(layout), str(work))

@@ -64,7 +64,8 @@ class AgentProcess:
 
     ``home`` is a directory of the test's own; the file of a generated token lies in it. ``env`` is
     all that the agent gets beside PATH, a free port and ``TOKEN``; ``without`` takes some of it
-    away. ``prefix`` stands before the command, ``interpreter`` before its ``-m``.
+    away. ``prefix`` stands before the command, ``interpreter`` before its ``-m``;
+    ``program`` takes the command's place.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class AgentProcess:
         prefix: tuple[str, ...] = (),
         interpreter: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
+        program: str | None = None,
     ) -> None:
         self.port = _port(env)
         self.runtime_directory = home / f"run-{self.port}"
@@ -90,9 +92,10 @@ class AgentProcess:
             without = (*without, "CLEF_AGENT_TOKEN")
         for name in without:
             self.env.pop(name, None)
+        started = [program] if program else agent_command(*interpreter)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [*prefix, *agent_command(*interpreter), *arguments],
+            [*prefix, *started, *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
