@@ -132,3 +132,27 @@ def image(session: nox.Session) -> None:
     layout, work = DIST.parent / f"image-{MACHINE}", Path(".cache/image").absolute()
     program = "release/container/image.py"
     session.run("python", program, str(DIST / "folder"), str(layout), str(work))
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """What a release carries, in dist/release: after ``build``, ``smoke`` and ``layer``."""
+    session.install(*groups("sbom"))
+    # An environment of what the executable is made of, and nothing else, not even pip.
+    contents = Path(session.create_tmp()).absolute() / "contents"
+    python = str(contents / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(contents))
+    session.run("python", "-m", "pip", "--quiet", "--python", python, "install", ".[gcp,azure]")
+    target = DIST.parent / "release"
+    target.mkdir(parents=True, exist_ok=True)
+    parts = target / f"clef-agent-linux-{MACHINE}.cdx.json"
+    session.run(
+        *("cyclonedx-py", "environment", "--output-reproducible", "--output-file", str(parts)),
+        python,
+    )
+    layer = DIST.parent / f"clef-agent-lambda-{MACHINE}.zip"
+    files = [str(path) for path in (parts, layer)]
+    session.run(
+        *(python, "release/publish.py", str(DIST / "clef-agent"), str(target), MACHINE, *files),
+        external=True,
+    )
