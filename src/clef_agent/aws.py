@@ -26,6 +26,9 @@ CONNECT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUTS_S: Final[Mapping[ServiceName, float]] = {"s3": 5.0, "kms": 3.0}
 #: The first one included.
 ATTEMPTS: Final = 2
+#: Answers that a Retry-After goes with.
+#: Source: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+_PATIENCE: Final = frozenset({403, 429, 500, 502, 503, 504})
 #: Where nothing gives credentials, the chain is walked again after so many seconds: its last link,
 #: the metadata service, takes a second to be found missing.
 _LOOK_AGAIN_S: Final = 60.0
@@ -103,6 +106,7 @@ class Aws:
                     region_name=kind.region or self._region(),
                     config=_config(kind),
                 )
+                _restrain(client.meta.events)
             return client
 
     def close(self) -> None:
@@ -161,6 +165,36 @@ def _config(kind: ClientKind) -> Config:
     if kind.s3:
         options["s3"] = dict(kind.s3)
     return Config(**options)
+
+
+def _restrain(events: Any) -> None:
+    """Keeps botocore from two things that it does beside what it is asked for."""
+    events.register("before-call.s3.HeadBucket", _stay_where_it_is)
+    events.register("needs-retry.s3", _leave_in_peace)
+
+
+def _stay_where_it_is(params: dict[str, Any], **_: Any) -> None:
+    """Lets no question for a bucket's region be redirected itself.
+
+    botocore asks it where a redirect names no region; answered by such a redirect, it asks again,
+    until Python's stack is full.
+
+    Source: botocore.utils.S3RegionRedirectorv2.redirect_from_error
+    """
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _leave_in_peace(response: Any, operation: Any, **_: Any) -> None:
+    """Makes no second attempt where the answer says when to come back: botocore reads a header of
+    Amazon's own only.
+    """
+    from botocore.exceptions import ClientError
+
+    if response is None:
+        return
+    http, parsed = response
+    if http.status_code in _PATIENCE and "retry-after" in http.headers:
+        raise ClientError(parsed, operation.name)
 
 
 # --- what went wrong ----------------------------------------------------------------------------

@@ -209,7 +209,15 @@ def test_a_wish_for_patience_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         fetched(store, monkeypatch)
     assert caught.value.retry_after_s == 77
-    assert len(store.asked) == 2  # two attempts, and no more
+    assert len(store.asked) == 1
+
+
+def test_an_answer_without_such_a_wish_is_tried_twice_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(FakeS3(error(503, "SlowDown"))) as store, pytest.raises(SourceBusy):
+        fetched(store, monkeypatch)
+    assert len(store.asked) == 2
 
 
 def test_a_body_of_no_known_length_is_cut_at_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +281,18 @@ def test_a_bucket_that_is_always_elsewhere_is_not_followed_in_circles(
     with serving(FakeS3(away)) as store, pytest.raises(SourceUnusable, match="AWS_REGION"):
         fetched(store, monkeypatch)
     assert len(store.asked) <= 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_that_names_no_region_is_asked_about_once(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving(FakeS3(error(status, "PermanentRedirect"))) as store,
+        pytest.raises(SourceUnusable),
+    ):
+        fetched(store, monkeypatch)
+    assert len(store.asked) <= 2
 
 
 def test_a_body_that_drips_is_cut_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
