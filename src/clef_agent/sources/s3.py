@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clef_agent.aws import Aws, AwsFailure, ClientKind, explain
 from clef_agent.clock import Clock, SystemClock
-from clef_agent.config import S3SourceConfig
+from clef_agent.config import S3Location, S3SourceConfig
 from clef_agent.errors import (
     SourceBusy,
     SourceDenied,
@@ -124,12 +124,7 @@ class S3Source:
         return Fetched(data, Validator(etag) if etag else None)
 
     def _kind(self) -> ClientKind:
-        location = self._location
-        kind = ClientKind(
-            "s3", location.region, use_fips=location.fips, use_dualstack=location.dualstack
-        )
-        if not location.bucket.startswith("arn:") and self._aws.wants_path_style():
-            kind = replace(kind, s3=(("addressing_style", "path"),))
+        kind = client_kind(self._location, self._aws)
         return kind if self._aws.has_credentials() else replace(kind, unsigned=True)
 
     def _read(self, response: dict[str, Any], body: BaseHTTPResponse, until: float) -> bytes:
@@ -175,3 +170,14 @@ class S3Source:
         if status in _REDIRECTION:
             return SourceUnusable(f"{message}: the bucket lies in another region: set AWS_REGION")
         return SourceUnusable(message)
+
+
+def client_kind(location: S3Location, aws: Aws) -> ClientKind:
+    """The client that reaches ``location``, signing what it sends."""
+    kind = ClientKind(
+        "s3", location.region, use_fips=location.fips, use_dualstack=location.dualstack
+    )
+    # An access point's ARN makes a host of its own, and allows no path style.
+    if not location.bucket.startswith("arn:") and aws.wants_path_style():
+        return replace(kind, s3=(("addressing_style", "path"),))
+    return kind

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from clef_agent.aws import Aws, ClientKind, explain
+from clef_agent.aws import Aws, explain
 from clef_agent.config import S3Location
 from clef_agent.errors import SourceDenied, SourceError, SourceUnreachable, SourceUnusable
+from clef_agent.sources.s3 import client_kind
+from clef_agent.sources.status import DENIED
 
 
 def upload(data: bytes, location: S3Location, aws: Aws) -> None:
@@ -14,11 +16,8 @@ def upload(data: bytes, location: S3Location, aws: Aws) -> None:
         SourceError: it is not there now, or nobody knows whether it is.
     """
     where = f"s3://{location.bucket}/{location.key}"
-    kind = ClientKind("s3", location.region)
-    if not location.bucket.startswith("arn:") and aws.wants_path_style():
-        kind = ClientKind("s3", location.region, s3=(("addressing_style", "path"),))
     try:
-        aws.client(kind).put_object(
+        aws.client(client_kind(location, aws)).put_object(
             Bucket=location.bucket,
             Key=location.key,
             Body=data,
@@ -31,6 +30,6 @@ def upload(data: bytes, location: S3Location, aws: Aws) -> None:
         errors: dict[str, type[SourceError]] = {
             "unreachable": SourceUnreachable,
             "no_credentials": SourceDenied,
-            "answered": SourceDenied if failure.status in (401, 403) else SourceUnusable,
+            "answered": SourceDenied if failure.status in DENIED else SourceUnusable,
         }
         raise errors.get(failure.kind, SourceUnusable)(f"{where}: {failure}") from None
