@@ -19,6 +19,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # start-up is measured with com
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 DIST = Path("dist").absolute() / MACHINE
 PROJECT = nox.project.load_toml("pyproject.toml")
+VERSION = Path("src/clef_agent/__init__.py").read_text(encoding="utf-8").split('"')[-2]
+#: Where the image is, without its tag.
+IMAGE = PROJECT["project"]["urls"]["Source"].replace("https://github.com/", "ghcr.io/")
 
 
 def groups(*names: str) -> list[str]:
@@ -32,6 +35,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--cache-dir", ".cache/import-linter")
+    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
 @nox.session
@@ -154,5 +159,47 @@ def release(session: nox.Session) -> None:
     files = [str(path) for path in (parts, layer)]
     session.run(
         *(python, "release/publish.py", str(DIST / "clef-agent"), str(target), MACHINE, *files),
+        external=True,
+    )
+
+
+@nox.session
+def portable(session: nox.Session) -> None:
+    """A CPython for ``build`` that runs nearly anywhere, as .cache/portable/bin/python3."""
+    session.install(*groups("portable"))
+    place = Path(".cache/portable").absolute()
+    pythons = place.with_name("pythons")
+    session.run("uv", "python", "install", "--install-dir", str(pythons), "3.13")
+    (python,) = pythons.glob("cpython-3.13.*/")
+    place.unlink(missing_ok=True)
+    place.symlink_to(python)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The wheel and the sources for PyPI, in dist/pypi."""
+    session.install(*groups("package"))
+    session.run("python", "-m", "build", "--outdir", "dist/pypi")
+
+
+@nox.session
+def notes(session: nox.Session) -> None:
+    """The notes of this version's release, in dist/notes.md; fails where there cannot be one."""
+    session.run("python", "release/notes.py", VERSION, "dist/notes.md")
+
+
+@nox.session(name="publish-image")
+def publish_image(session: nox.Session) -> None:
+    """Pushes the image of both machines; needs docker, logged in, and dist/release."""
+    session.run("python", "release/container/publish.py", IMAGE, VERSION)
+
+
+@nox.session(name="publish-release", venv_backend="none")
+def publish_release(session: nox.Session) -> None:
+    """Makes the release on GitHub of its tag, dist/notes.md and dist/release; needs gh."""
+    tag, files = f"v{VERSION}", map(str, sorted(Path("dist/release").iterdir()))
+    session.run(
+        *("gh", "release", "create", tag, "--verify-tag", "--title", f"clef-agent {VERSION}"),
+        *("--notes-file", "dist/notes.md", *files),
         external=True,
     )
