@@ -20,7 +20,7 @@ def notes(changelog: str, version: str) -> str:
 
     Source: https://keepachangelog.com/en/1.1.0/
     """
-    heading = rf"^## \[?{re.escape(version)}\]?(?: .*)?\n"
+    heading = rf"^## \[?{re.escape(version)}\]?(?: [^\n]*)?\n"
     section = re.search(rf"{heading}(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if section is None or not section[1].strip():
         raise ValueError(f"the changelog has no section for {version}, or an empty one")

@@ -100,9 +100,10 @@ ExecStart={sys.executable} -m http.server 8080 --bind 127.0.0.1 --directory {ART
 """
 
 
-def commands_of_readme(number: int) -> str:
-    """The shell commands of the README's block ``number``, for somebody who is root already."""
-    block = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[number]
+def commands_of_readme(command: str) -> str:
+    """The README's shell block with ``command`` in it, for somebody who is root already."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if command in block)
     return re.sub(r"\bsudo ", "", block).replace(
         "https://artifacts.example.com/api.production.json", STORE_URL
     )
@@ -126,7 +127,9 @@ def install(machine: Machine) -> None:
     (download / "clef-agent").write_text(f'#!/bin/sh\nexec {sys.executable} -m clef_agent "$@"\n')
     write(machine, "/etc/systemd/system/clef-agent.service.d/here.conf", _TO_RUN_HERE)
     write(machine, "/etc/systemd/system/store.service", _STORE)
-    said = machine.run("sh", "-ec", f"cd /run/download\n{commands_of_readme(0)}")
+    said = machine.run(
+        "sh", "-ec", f"cd /run/download\n{commands_of_readme('install -m 0755 clef-agent ')}"
+    )
     recipient = re.search(r"\bage1[0-9a-z]+", said)
     assert recipient is not None, said
     machine.run("mount", "-t", "tmpfs", "tmpfs", "/srv")
@@ -135,7 +138,7 @@ def install(machine: Machine) -> None:
     machine.run("systemctl", "start", "store")
     eventually(lambda: _STORE_LISTENS in machine.path("/proc/1/net/tcp").read_text(), "the store")
     try:
-        machine.run("sh", "-ec", commands_of_readme(1))
+        machine.run("sh", "-ec", commands_of_readme("systemctl enable"))
     except AssertionError as exc:
         exc.add_note(machine.path("/run/clef-agent.log").read_text())
         raise
@@ -179,7 +182,7 @@ def of_process(machine: Machine, name: str) -> str:
 
 def secret(machine: Machine) -> str:
     """The secret, as the README says that a person reads it."""
-    return machine.run("sh", "-ec", commands_of_readme(2)).strip()
+    return machine.run("sh", "-ec", commands_of_readme("get DATABASE_URL")).strip()
 
 
 def test_whoever_may_read_the_token_reads_secrets(service: Machine) -> None:

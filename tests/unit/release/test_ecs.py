@@ -21,6 +21,7 @@ def report(task: dict[str, Any]) -> str:
     """What is wrong with ``task`` for RegisterTaskDefinition, by the service's own model."""
     service = botocore.session.get_session().get_service_model("ecs")
     shape = service.operation_model("RegisterTaskDefinition").input_shape
+    assert shape is not None
     return str(ParamValidator().validate(task, shape).generate_report())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import yaml
 from deployments import ROOT, script
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 #: What makes nox runnable, and nothing of the project's own.
 PREPARATIONS = (
     re.compile(r"[\w./-]*python3? -m venv \.venv && \.venv/bin/pip install --quiet nox"),
@@ -43,11 +41,12 @@ def sessions() -> set[str]:
     return names
 
 
-def steps() -> Iterator[Any]:
-    for workflow in WORKFLOWS:
-        for name, job in parsed(workflow.name)["jobs"].items():
-            for number, step in enumerate(job["steps"]):
-                yield pytest.param(job, step, id=f"{workflow.stem}-{name}-{number}")
+STEPS = [
+    pytest.param(job, step, id=f"{workflow.stem}-{name}-{number}")
+    for workflow in WORKFLOWS
+    for name, job in parsed(workflow.name)["jobs"].items()
+    for number, step in enumerate(job["steps"])
+]
 
 
 def called(job: dict[str, Any], step: dict[str, Any]) -> set[str]:
@@ -64,7 +63,7 @@ def called(job: dict[str, Any], step: dict[str, Any]) -> set[str]:
     return set(names)
 
 
-@pytest.mark.parametrize(("job", "step"), steps())
+@pytest.mark.parametrize(("job", "step"), STEPS)
 def test_a_job_calls_sessions_that_exist_and_nothing_else(
     job: dict[str, Any], step: dict[str, Any]
 ) -> None:
@@ -74,7 +73,7 @@ def test_a_job_calls_sessions_that_exist_and_nothing_else(
         assert "${{" not in step["run"]
 
 
-@pytest.mark.parametrize(("job", "step"), steps())
+@pytest.mark.parametrize(("job", "step"), STEPS)
 def test_a_checkout_leaves_no_credentials(job: dict[str, Any], step: dict[str, Any]) -> None:
     if step.get("uses", "").startswith("actions/checkout@"):
         assert step["with"]["persist-credentials"] is False
