@@ -169,8 +169,8 @@ def portable(session: nox.Session) -> None:
     session.install(*groups("portable"))
     place = Path(".cache/portable").absolute()
     pythons = place.with_name("pythons")
-    session.run("uv", "python", "install", "--install-dir", str(pythons), "3.13")
-    (python,) = pythons.glob("cpython-3.13.*/")
+    session.run("uv", "python", "install", "--no-bin", "--install-dir", str(pythons), "3.13")
+    *_, python = sorted(pythons.glob("cpython-3.13.*"))
     place.unlink(missing_ok=True)
     place.symlink_to(python)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clef_agent.config import VARIABLES
 from deployments import IMAGE, RELEASE, REPOSITORY, ROOT, commands, script
 
 MACHINES = ("x64", "arm64")
@@ -76,6 +77,13 @@ def typed(readme: Path) -> list[str]:
     lines = [line for block in blocks for line in block.splitlines() if "install -" not in line]
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return [*lines, *re.findall(r"`[^`\n]+`", prose)]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_every_variable_in_a_readme_exists(readme: Path) -> None:
+    text = readme.read_text("utf-8")
+    named = set(re.findall(r"CLEF_AGENT_[A-Z_]*[A-Z]\b(?!_|\*)", text))
+    assert named <= set(VARIABLES)
 
 
 def test_every_dependency_is_a_part_that_is_named() -> None:

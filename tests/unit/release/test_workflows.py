@@ -16,7 +16,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 #: What makes nox runnable, and nothing of the project's own.
 PREPARATIONS = (
     re.compile(r"[\w./-]*python3? -m venv \.venv && \.venv/bin/pip install --quiet nox"),
-    re.compile(r"sudo apt-get update && sudo apt-get install --yes [\w -]+"),
+    re.compile(r"(sudo )?apt-get update && (sudo )?apt-get install --yes [\w -]+"),
     # It ends with the one command of the README, which is nox.
     re.compile(r"bash \.ci/run"),
 )
