@@ -33,10 +33,15 @@ def main() -> None:
         # The one-file executable holds them back while it unpacks; see build/bootloader.patch.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if is_agent:
-        # The agent itself does without the command line's library: it costs a part of the start.
+        # The agent and its probes do without the command line's library: it costs a part of the
+        # start.
         from clef_agent.cli.run import leave, run_agent
 
         leave(run_agent(*arguments[1:]))
+    if arguments in (["health"], ["ready"]):
+        from clef_agent.cli import probe
+
+        sys.exit(probe.run(arguments[0]))
     from clef_agent.cli.app import app
 
     app()

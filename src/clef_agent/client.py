@@ -25,16 +25,13 @@ is refused before a token is sent there.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -129,10 +126,28 @@ class TcpEndpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.base_path}"
 
-    def connection(self, timeout_s: float) -> HTTPConnection:
-        """A connection that is not open yet."""
-        kind = HTTPSConnection if self.tls else HTTPConnection
-        return kind(self.host, self.port, timeout=timeout_s)
+    @property
+    def host_header(self) -> str:
+        """What a request's ``Host`` is, an international name in its ASCII form."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if not host.isascii():
+            host = host.encode("idna").decode("ascii")
+        is_usual = self.port == _DEFAULT_PORTS["https" if self.tls else "http"]
+        return host if is_usual else f"{host}:{self.port}"
+
+    def open(self, timeout_s: float) -> socket.socket:
+        """A socket that is connected, each step of which may take ``timeout_s``.
+
+        Raises:
+            OSError: nobody listens there, or its certificate is not trusted.
+        """
+        opened = socket.create_connection((self.host, self.port), timeout_s)
+        if not self.tls:
+            return opened
+        import ssl  # few endpoints need it, and a probe feels it
+
+        with opened:  # wrapped, it is another's; otherwise nobody's
+            return ssl.create_default_context().wrap_socket(opened, server_hostname=self.host)
 
     @property
     def is_beside_us(self) -> bool:
@@ -150,9 +165,25 @@ class UnixEndpoint:
     def __str__(self) -> str:
         return f"unix://{self.socket_path}"
 
-    def connection(self, timeout_s: float) -> HTTPConnection:
-        """A connection that is not open yet."""
-        return _UnixConnection(self.socket_path, timeout_s)
+    @property
+    def host_header(self) -> str:
+        """What a request's ``Host`` is."""
+        return "localhost"
+
+    def open(self, timeout_s: float) -> socket.socket:
+        """A socket that is connected.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            opened.settimeout(timeout_s)
+            opened.connect(self.socket_path)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @property
     def is_beside_us(self) -> bool:
@@ -161,17 +192,6 @@ class UnixEndpoint:
 
 
 Endpoint: TypeAlias = TcpEndpoint | UnixEndpoint
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, socket_path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._socket_path = socket_path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._socket_path)
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -212,6 +232,8 @@ def is_loopback(host: str) -> bool:
     """
     if host.lower() == "localhost":
         return True
+    import ipaddress  # the default endpoint needs none of it
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -344,22 +366,30 @@ class ClefClient:
         return answer
 
     def _ask(self, path: str, etag: str | None) -> _Answer:
-        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        from http.client import HTTPConnection, HTTPException
+
+        headers: dict[str, str | bytes] = {
+            "Host": self._endpoint.host_header,
+            "Accept": "application/json",
+        }
         token = self._token()
         if token is not None:
             # As bytes: http.client would refuse what is beyond Latin-1.
             headers["Authorization"] = b"Bearer " + token.encode("utf-8")
         if etag is not None:
             headers["If-None-Match"] = etag
-        connection = self._endpoint.connection(self._timeout_s)
+        connection = HTTPConnection("clef-agent")  # a name for nobody: its socket is ours
         try:
+            connection.sock = self._endpoint.open(self._timeout_s)
             connection.request("GET", self._endpoint.base_path + path, headers=headers)
             response = connection.getresponse()
             body = response.read(MAX_ANSWER_BYTES + 1)
         except (ConnectionRefusedError, FileNotFoundError):
             raise NobodyListens(f"no agent listens at {self._endpoint}") from None
         except (OSError, HTTPException) as exc:
-            why = "its certificate is not trusted" if isinstance(exc, ssl.SSLError) else "no answer"
+            from ssl import SSLError
+
+            why = "its certificate is not trusted" if isinstance(exc, SSLError) else "no answer"
             raise AgentUnreachable(
                 f"the agent at {self._endpoint} cannot be asked: {why} ({type(exc).__name__})"
             ) from None

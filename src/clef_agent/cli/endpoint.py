@@ -2,7 +2,7 @@
 
 The bearer token travels with most requests. So no proxy variable is looked at, no redirect is
 followed, and an address that is neither this machine nor https is refused before anything is
-sent. ``http.client`` does none of the three by itself, and is what a probe can afford to import.
+sent. A probe imports this module every few seconds, so it imports little.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from http.client import HTTPException
 
 from clef_agent import client
+from clef_agent.cli import http_get
 from clef_agent.cli.failure import Failure
-from clef_agent.client import MAX_ANSWER_BYTES, Endpoint, TcpEndpoint, UnixEndpoint
-from clef_agent.config import DEFAULT_PORT
-from clef_agent.token_file import configured_token, find_token, token_paths
+from clef_agent.client import (
+    DEFAULT_PORT,
+    MAX_ANSWER_BYTES,
+    Endpoint,
+    TcpEndpoint,
+    UnixEndpoint,
+)
 
 _MAX_PORT = 65535
+_MULTIPLE_CHOICES, _NOT_MODIFIED, _BAD_REQUEST = 300, 304, 400
 _ENDPOINT_HINT = (
     "Set CLEF_ENDPOINT to http://127.0.0.1:PORT, https://HOST or unix:///PATH, or unset it."
 )
@@ -69,6 +73,8 @@ class Agent:
         Raises:
             TokenUnusable: one was configured, and cannot be used.
         """
+        from clef_agent.token_file import configured_token, find_token
+
         if not self.endpoint.is_beside_us:
             # What an agent on this machine left for its neighbours is nothing to send elsewhere.
             return configured_token(self.env)
@@ -76,6 +82,8 @@ class Agent:
 
     def token_places(self) -> str:
         """Where :meth:`token` looks, in words."""
+        from clef_agent.token_file import token_paths
+
         if "CLEF_AGENT_TOKEN" in self.env:
             return "CLEF_AGENT_TOKEN"
         places = ["CLEF_AGENT_TOKEN (not set)"]
@@ -97,38 +105,36 @@ class Agent:
             AgentSilent: nobody listens there, or nobody answers in time.
             Failure: what answers is no clef-agent.
         """
-        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        headers = {"Accept": b"application/json"}
         if token is not None:
-            # As bytes: http.client would refuse what is beyond Latin-1.
             headers["Authorization"] = b"Bearer " + token.encode("utf-8")
         if etag is not None:
-            headers["If-None-Match"] = etag
-        connection = self.endpoint.connection(timeout_s)
+            headers["If-None-Match"] = etag.encode("latin-1")
         try:
-            connection.request("GET", self.endpoint.base_path + path, headers=headers)
-            response = connection.getresponse()
-            status, body = response.status, response.read(MAX_ANSWER_BYTES + 1)
-        except (OSError, HTTPException) as exc:
+            response = http_get.get(
+                self.endpoint, path, headers, timeout_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
+            )
+        except OSError as exc:
             raise self._no_answer(exc) from exc
-        finally:
-            connection.close()
-        etag = response.headers.get("ETag")
-        if status == HTTPStatus.NOT_MODIFIED:
+        except http_get.NotHttp as exc:
+            raise self._stranger(str(exc)) from exc
+        except http_get.TooLong as exc:
+            raise self._stranger("its answer is larger than any artifact's") from exc
+        status, etag = response.status, response.headers.get("etag")
+        if status == _NOT_MODIFIED:
             return Answer(status, b"", None, etag)
-        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        if _MULTIPLE_CHOICES <= status < _BAD_REQUEST:
             raise self._stranger(f"it answered with a redirect ({status}), which is not followed")
-        return Answer(status, body, self._json(body), etag)
+        return Answer(status, response.body, self._json(response.body), etag)
 
     def _json(self, body: bytes) -> object:
-        if len(body) > MAX_ANSWER_BYTES:
-            raise self._stranger("its answer is larger than any artifact's")
         try:
             value: object = json.loads(body)
         except (ValueError, RecursionError):
             raise self._stranger("its answer is not JSON") from None
         return value
 
-    def _no_answer(self, exc: OSError | HTTPException) -> Failure:
+    def _no_answer(self, exc: OSError) -> Failure:
         if isinstance(exc, (ConnectionRefusedError, FileNotFoundError)):
             return AgentSilent(
                 f"no agent listens at {self.endpoint}",
@@ -140,12 +146,10 @@ class Agent:
                 f"the agent at {self.endpoint} does not answer in time",
                 "Look at the agent's log: perhaps its source or its key service hangs.",
             )
-        if isinstance(exc, OSError):
-            return AgentSilent(
-                f"the agent at {self.endpoint} cannot be asked: {exc.strerror or exc}",
-                "Check CLEF_ENDPOINT, and this user's right to connect there.",
-            )
-        return self._stranger("its answer is not HTTP")
+        return AgentSilent(
+            f"the agent at {self.endpoint} cannot be asked: {exc.strerror or exc}",
+            "Check CLEF_ENDPOINT, and this user's right to connect there.",
+        )
 
     def _stranger(self, why: str) -> Failure:
         return Failure(

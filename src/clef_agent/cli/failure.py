@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from clef_agent.errors import ClefError
 
 #: The exit code of a failure; wrong usage is 2, and comes from click.
@@ -20,6 +18,8 @@ class Failure(Exception):
 
 def report(failure: Failure | ClefError) -> None:
     """Writes ``failure`` to standard error: ``[clef-agent] ...``, and a hint if it has one."""
+    import typer  # a probe that succeeds does without
+
     prefix = typer.style("[clef-agent]", fg=typer.colors.RED, bold=True)
     typer.echo(f"{prefix} {printable(str(failure))}", err=True)
     if failure.hint:

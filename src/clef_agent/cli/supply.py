@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 from clef_agent import config as configuration
 from clef_agent.artifact.pack import Payload
-from clef_agent.cli.client import failure_of
 from clef_agent.cli.endpoint import Agent
 from clef_agent.cli.failure import Failure
+from clef_agent.cli.probe import failure_of
 from clef_agent.errors import ClefError
 from clef_agent.lane import Lane
 from clef_agent.lifecycle.polling import Polling

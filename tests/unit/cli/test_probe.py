@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from clef_agent.cli.client import wait_until_ready
 from clef_agent.cli.failure import Failure
+from clef_agent.cli.probe import wait_until_ready
 
 NOT_YET = Failure("not ready: not_loaded")
 
