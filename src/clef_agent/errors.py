@@ -37,7 +37,9 @@ attempt may succeed later without anybody's help. No message holds a secret, a t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ClefError(Exception):
@@ -46,6 +48,21 @@ class ClefError(Exception):
     reason: str = "error"
     hint: ClassVar[str] = ""
     transient: ClassVar[bool] = False
+
+
+def without_frames(error: E) -> E:
+    """``error``, letting go of the frames that it and its causes came through.
+
+    A frame has locals, and the secrets held at that moment among them: an error that is kept to
+    be told later would keep them, too, after they have been wiped.
+    """
+    pending: list[BaseException | None] = [error]
+    while pending:
+        passed = pending.pop()
+        if passed is not None and passed.__traceback__ is not None:
+            passed.__traceback__ = None
+            pending += (passed.__cause__, passed.__context__)
+    return error
 
 
 # --- before serving ---------------------------------------------------------------------------

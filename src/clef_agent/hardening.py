@@ -22,12 +22,30 @@ SECRET_VARIABLES = (
 #: prctl(2), https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
 _PR_SET_DUMPABLE = 4
 
+#: mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html
+_M_PERTURB = -6
+#: What freed memory is filled with; any byte but zero, which would mean: with nothing.
+_FREED = 0x55
+
 
 def harden_process() -> None:
     """No core dumps, no reading of our memory by the same user, no files that others can read."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     forbid_dumps()
+    overwrite_freed_memory()
+
+
+def overwrite_freed_memory() -> None:
+    """From now on ``free`` overwrites what it takes back, secrets included.
+
+    Where the C library cannot (musl, macOS), nothing happens. It does not see what Python's own
+    allocator takes back (up to 512 bytes), and glibc leaves out what a thread's cache keeps (up to
+    1032 bytes): secrets of that size must lie in buffers that are zeroed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_PERTURB, _FREED)
 
 
 def forbid_dumps() -> None:

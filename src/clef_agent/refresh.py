@@ -288,7 +288,7 @@ class Refresher:
             await self._learn_mark()
             return await self._fetch_and_accept()
         except ClefError as exc:
-            return Failed(exc)
+            return Failed(errors.without_frames(exc))
         except Exception as exc:  # noqa: BLE001  # a fault of ours must not end the polling
             # The text of an unforeseen exception may hold anything; its type does not.
             return Failed(errors.SourceUnusable(f"unexpected {type(exc).__name__}"))

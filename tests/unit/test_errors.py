@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 
 import pytest
 
@@ -16,8 +18,10 @@ from clef_agent.errors import (
     Revoked,
     SourceBusy,
     SourceError,
+    SourceUnusable,
     Unavailable,
     UnwrapUnavailable,
+    without_frames,
 )
 
 CLASSES = [
@@ -88,3 +92,26 @@ def test_errors_carry_what_their_handlers_decide_on() -> None:
     failed = AttemptFailed(HashMismatch("no"), retry_after_s=1.0)
     assert (failed.reason, failed.detail, failed.retry_after_s) == ("integrity", "no", 1.0)
     assert AttemptFailed.reason == "unavailable"
+
+
+def test_an_error_that_is_kept_lets_go_of_the_frames_that_it_and_its_causes_came_through() -> None:
+    class Held:
+        pass
+
+    def fail() -> None:
+        held = Held()
+        freed.append(weakref.ref(held))
+        try:
+            int("no number")
+        except ValueError as exc:
+            raise SourceUnusable("second") from exc
+
+    freed: list[weakref.ref[Held]] = []
+    try:
+        fail()
+    except SourceUnusable as exc:
+        kept = without_frames(exc)
+    gc.collect()
+    assert kept.__traceback__ is None
+    assert isinstance(kept.__cause__, ValueError)
+    assert freed[0]() is None

@@ -5,8 +5,10 @@ Source: https://github.com/C2SP/C2SP/blob/main/age.md, through pyrage
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
+from clef_agent.decrypt.secrets import Plaintext, overwrite_freed, zero
 from clef_agent.errors import DecryptFailed
 from clef_agent.keys import KeyMalformed, parse_age_identities
 
@@ -48,7 +50,7 @@ class AgeKeyring:
             return f"CLEF_AGENT_AGE_KEY_FILE is malformed: {exc}"
         return None
 
-    def open(self, ciphertext: bytes) -> bytes:
+    def open(self, ciphertext: bytes) -> Plaintext:
         """The plaintext of the binary age file ``ciphertext``.
 
         When no identity matches, the key file is read anew and tried once more: a key rotated on
@@ -75,14 +77,51 @@ class AgeKeyring:
                 return self._open(ciphertext)
             raise
 
-    def _open(self, ciphertext: bytes) -> bytes:
+    def _open(self, ciphertext: bytes) -> Plaintext:
         import pyrage
 
+        opened = _Opened(len(ciphertext))
         try:
-            plaintext: bytes = pyrage.decrypt(ciphertext, [*self._inline, *self._from_file])
-        except (pyrage.DecryptError, ValueError) as exc:
+            # Not decrypt(), whose answer is a bytes object, which nobody can overwrite.
+            identities = [*self._inline, *self._from_file]
+            pyrage.decrypt_io(io.BytesIO(ciphertext), opened, identities)
+            return opened.plaintext()
+        except (
+            pyrage.DecryptError,
+            OSError,
+            ValueError,
+        ) as exc:  # OSError: what a chunk's tag says
             raise DecryptFailed(f"age cannot open it: {exc}") from None
-        return plaintext
+        finally:
+            opened.clear()
+
+
+class _Opened:
+    """What pyrage writes to: a buffer of ours, for at most ``max_bytes``."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._buffer = bytearray(max_bytes)
+        self._view = memoryview(self._buffer)
+        self._end = self._last_chunk_bytes = 0
+
+    def write(self, chunk: bytes) -> int:
+        """Takes a ``chunk``, some kilobytes but for the last one."""
+        begin, self._end = self._end, self._end + len(chunk)
+        self._view[begin : self._end] = chunk
+        self._last_chunk_bytes = len(chunk)
+        return len(chunk)
+
+    def flush(self) -> None:
+        """Nothing: it is in the buffer already."""
+
+    def plaintext(self) -> Plaintext:
+        """What was written."""
+        return Plaintext(self._view[: self._end])
+
+    def clear(self) -> None:
+        """Overwrites all of it, and what is left of the last chunk."""
+        zero(self._buffer)
+        overwrite_freed(self._last_chunk_bytes)
 
 
 def _same(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clef_agent.artifact.model import Envelope
-from clef_agent.decrypt.secrets import zero
+from clef_agent.decrypt.secrets import Plaintext, zero
 from clef_agent.errors import DecryptFailed, UnwrapFailed
 from clef_agent.keys import decode_base64
 from clef_agent.kms.base import KeyUnwrapper
@@ -58,7 +58,7 @@ class EnvelopeOpener:
         return data_key
 
 
-def open_envelope(envelope: Envelope, ciphertext: bytes, data_key: bytearray) -> bytes:
+def open_envelope(envelope: Envelope, ciphertext: bytes, data_key: bytearray) -> Plaintext:
     """The plaintext of ``ciphertext`` (without the tag) under ``data_key``.
 
     Raises:
@@ -73,7 +73,10 @@ def open_envelope(envelope: Envelope, ciphertext: bytes, data_key: bytearray) ->
         raise DecryptFailed("the envelope's iv or authTag is not base64") from None
     if len(iv) != IV_BYTES or len(auth_tag) != TAG_BYTES:
         raise DecryptFailed(f"iv must have {IV_BYTES} bytes and authTag {TAG_BYTES}")
+    plaintext = Plaintext(len(ciphertext))
     try:
-        return AESGCM(data_key).decrypt(iv, ciphertext + auth_tag, None)
+        # Not decrypt(), whose answer is a bytes object, which nobody can overwrite.
+        AESGCM(data_key).decrypt_into(iv, ciphertext + auth_tag, None, plaintext)
     except InvalidTag:
         raise DecryptFailed("the ciphertext does not belong to this key, iv and tag") from None
+    return plaintext

@@ -1,29 +1,70 @@
-"""Where each value of a payload stands in its text, and the payload's form checked on the way.
+"""Where each value of a payload stands in its bytes, and the payload's form checked on the way.
 
-A payload is a JSON object whose values are strings, or objects of strings. It is read string by
-string: json.loads would hold the interpreter, and with it every request, for a tenth of a second
-where there are 100,000 keys, and would build whatever else the writer of the artifact thought of
-before it could be refused.
+A payload is a JSON object whose values are strings, or objects of strings. It is read in place:
+json.loads would leave a copy of each value behind in freed memory, would hold the interpreter, and
+with it every request, for a tenth of a second where there are 100,000 keys, and would build
+whatever else the writer of the artifact thought of before it could be refused.
 
-Source: RFC 8259 sections 2, 4 and 7
+Source: RFC 8259 sections 2, 4, 7 and 8.2; RFC 3629 section 4 (UTF-8)
 """
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from collections.abc import Iterator
-from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Final, NamedTuple, TypeAlias
 
 _SEPARATOR: Final = "__"
-#: What may stand between two strings of a payload. A group marks the brace, of either kind.
-_SPACE: Final = r"[ \t\n\r]*"
-_OPEN: Final = re.compile(rf'{_SPACE}\{{{_SPACE}(?:"|(\}}))').match
-_COLON: Final = re.compile(rf'{_SPACE}:{_SPACE}(?:"|(?=(\{{)))').match
-_NEXT: Final = re.compile(rf'{_SPACE}(?:,{_SPACE}"|(\}}))').match
-_END: Final = re.compile(rf"{_SPACE}\Z").match
 
+# --- the grammar ------------------------------------------------------------------------------
+
+#: What stands between tokens.
+_SPACE: Final = rb"[ \t\n\r]*"
+#: Characters of a string that mean themselves and are one byte each.
+_PLAIN: Final = rb"[ !#-\[\]-\x7f]*"
+#: One character of any other kind: an escape, where surrogates come in pairs only, because no UTF-8
+#: can carry half of one; or a character of two to four bytes.
+_SPECIAL: Final = (
+    rb'(?:\\(?:["\\/bfnrt]|u(?:[0-9A-CEFa-cef][0-9A-Fa-f]{3}|[Dd](?:[0-7][0-9A-Fa-f]{2}'
+    rb"|[89ABab][0-9A-Fa-f]{2}\\u[Dd][C-Fc-f][0-9A-Fa-f]{2})))"
+    rb"|[\xc2-\xdf][\x80-\xbf]"
+    rb"|\xe0[\xa0-\xbf][\x80-\xbf]|\xed[\x80-\x9f][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})"
+)
+#: A piece of a string. Bounded, because a pattern remembers each turn of a loop: 32 MiB of escapes
+#: would cost gigabytes.
+_PIECE: Final = _PLAIN + rb"(?:" + _SPECIAL + _PLAIN + rb"){0,200}"
+#: Nearly every member, in one step: its name, and its value (2) with a comma or the end (3), or
+#: the beginning of an object, or an empty one (4).
+_PLAIN_MEMBER: Final = re.compile(
+    b'%b"(%b)"%b:%b(?:("%b")%b(?:,|(\\}))|\\{%b(\\})?)'
+    % (_SPACE, _PLAIN, _SPACE, _SPACE, _PLAIN, _SPACE, _SPACE)
+).match
+_VALUE_GOES_ON, _VALUE_IS_LAST, _EMPTY_OBJECT = 2, 3, 4
+# The same in single steps, for what has any other character.
+_QUOTE: Final = re.compile(_SPACE + rb'"').match
+_REST: Final = re.compile(_PIECE + rb'(")?').match
+_COLON: Final = re.compile(_SPACE + rb":" + _SPACE + rb"(?:\"|(\{)" + _SPACE + rb"(\})?)").match
+_OPEN: Final = re.compile(_SPACE + rb"\{" + _SPACE + rb"(\})?").match
+_NEXT: Final = re.compile(_SPACE + rb"(?:,|(\}))").match
+_END: Final = re.compile(_SPACE + rb"\Z").match
+
+
+def _object_of(value: bytes) -> bytes:
+    """The pattern of an object of plain names and of ``value``s."""
+    member = b'"%b"%b:%b%b%b' % (_PLAIN, _SPACE, _SPACE, value, _SPACE)
+    return rb"\{%b(?:%b(?:,%b%b)*)?\}" % (_SPACE, member, _SPACE, member)
+
+
+_STRING: Final = b'"%b"' % _PLAIN
+_PLAIN_PAYLOAD: Final = re.compile(
+    _SPACE + _object_of(rb"(?:%b|%b)" % (_STRING, _object_of(_STRING))) + _SPACE
+).fullmatch
+_PLAIN_NAMES: Final = re.compile(
+    rb'"(%b)"%b:%b(?:%b|\{)' % (_PLAIN, _SPACE, _SPACE, _STRING)
+).findall
 
 #: As many entries of one name are told apart; who asked needs an example, and no list of thousands.
 MAX_CANDIDATES: Final = 100
@@ -57,6 +98,18 @@ def full_name(namespace: str | None, key: str) -> str:
     return key if namespace is None else namespace + _SEPARATOR + key
 
 
+def is_plain_payload(text: bytes | bytearray) -> bool:
+    """Whether ``text`` is a payload of ASCII without escapes, in which no name comes twice.
+
+    A third of the work of :class:`Places`, for just-in-time mode, which does it for each request;
+    it holds the interpreter meanwhile, so ``text`` should be short. False decides nothing.
+    """
+    if _PLAIN_PAYLOAD(text) is None:
+        return False
+    names = _PLAIN_NAMES(text)
+    return len(set(names)) == len(names)
+
+
 class Places:
     """The entries of one payload, in its order.
 
@@ -66,24 +119,23 @@ class Places:
 
     __slots__ = ("_index", "_keys", "_namespaces", "_spans")
 
-    def __init__(self, text: str) -> None:
-        """Reads ``text``.
+    def __init__(self, text: bytes | bytearray) -> None:
+        """Reads ``text``; no value in it is copied.
 
         Raises:
             ValueError: it is no strict JSON object of strings or of objects of strings. The error
-                may quote the text.
+                quotes nothing.
         """
         self._namespaces: list[str | None] = []
         self._keys: list[str] = []
         self._spans = array("Q")
         self._index: tuple[_Positions, _Positions] | None = None
-        end = self._scan(text, 0, namespace=None)
+        opened = _OPEN(text)
+        if opened is None:
+            raise ValueError("it is no object")
+        end = opened.end() if opened.lastindex else self._scan(text, opened.end(), namespace=None)
         if _END(text, end) is None:
             raise ValueError("there is more behind the payload")
-        if "\\" in text and "\\u" in text:  # the first alone is found twenty times faster
-            _refuse_half_pairs(text, self._keys, self._namespaces, self._spans)
-        if not text.isascii():
-            _count_bytes(text, self._spans)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -120,30 +172,89 @@ class Places:
             self._index = _positions(self.names()), _positions(self._keys)
         return self._index
 
-    def _scan(self, text: str, at: int, *, namespace: str | None) -> int:
-        """Reads the object that begins at ``at``; returns where it ends."""
-        names: set[str] = set()
-        token = _OPEN(text, at)
-        while token is not None:
-            if token.lastindex:  # it was the closing brace
-                return token.end()
-            name, at = scanstring(text, token.end())
-            token = _COLON(text, at)
-            if token is None or name in names:
-                break
-            names.add(name)
-            if not token.lastindex:
-                start = token.end() - 1
-                _, at = scanstring(text, token.end())
-                self._namespaces.append(namespace)
-                self._keys.append(name)
-                self._spans.extend((start, at))
-            elif namespace is None:
-                at = self._scan(text, token.end(), namespace=name)
+    def _scan(self, text: bytes | bytearray, at: int, *, namespace: str | None) -> int:
+        """Reads members from ``at`` to the end of their object; returns where that is."""
+        seen: set[str] = set()
+        members = 0
+        is_last = False
+        while not is_last:
+            values: list[bytes] = []
+            # Once for each key of each request in just-in-time mode: nothing here may be slow.
+            while (member := _PLAIN_MEMBER(text, at)) and member.lastindex == _VALUE_GOES_ON:
+                values.append(member[1])
+                self._spans.extend(member.span(2))
+                at = member.end()
+            if member is None:
+                name, span, at, kind = _any_member(text, at)
             else:
-                break
-            token = _NEXT(text, at)
-        raise ValueError("it is no payload")
+                name, span, at, kind = member[1], member.span(2), member.end(), member.lastindex
+            is_value = kind in (_VALUE_GOES_ON, _VALUE_IS_LAST)
+            is_last = kind == _VALUE_IS_LAST
+            if is_value:
+                values.append(name)
+                self._spans.extend(span)
+            self._name(values, namespace, seen)
+            members += len(values)
+            if not is_value:
+                if namespace is not None:
+                    raise ValueError("an object within a namespace")
+                seen.add(inner := _text_of(name))
+                members += 1
+                if kind != _EMPTY_OBJECT:
+                    at = self._scan(text, at, namespace=inner)
+                at, is_last = _after(text, at)
+        if len(seen) < members:
+            raise ValueError("a name occurs twice")
+        return at
+
+    def _name(self, names: list[bytes], namespace: str | None, seen: set[str]) -> None:
+        """Notes the ``names`` of values whose spans are known already."""
+        keys = [_text_of(name) if b"\\" in name else name.decode() for name in names]
+        seen.update(keys)
+        self._keys += keys
+        self._namespaces += [namespace] * len(keys)
+
+
+def _any_member(text: bytes | bytearray, at: int) -> tuple[bytes, tuple[int, int], int, int | None]:
+    """As a match of ``_PLAIN_MEMBER``: name, span of the value, where to go on, and the kind."""
+    quote = _QUOTE(text, at)
+    if quote is None:
+        raise ValueError("no name where one should be")
+    begin, end = quote.end(), _string_end(text, quote.end())
+    name = bytes(memoryview(text)[begin : end - 1])
+    colon = _COLON(text, end)
+    if colon is None:
+        raise ValueError("no value where one should be")
+    if colon[1]:
+        return name, (-1, -1), colon.end(), _EMPTY_OBJECT if colon[2] else None
+    start, end = colon.end() - 1, _string_end(text, colon.end())
+    at, is_last = _after(text, end)
+    return name, (start, end), at, _VALUE_IS_LAST if is_last else _VALUE_GOES_ON
+
+
+def _string_end(text: bytes | bytearray, at: int) -> int:
+    """Where the string ends whose first character is at ``at``; the quote belongs to it."""
+    while True:
+        rest = _REST(text, at)
+        if rest is None or (rest.end() == at):
+            raise ValueError("a string that does not end, or is no UTF-8")
+        at = rest.end()
+        if rest.lastindex:
+            return at
+
+
+def _after(text: bytes | bytearray, at: int) -> tuple[int, bool]:
+    """Where to go on behind a member that ends at ``at``, and whether it was the last."""
+    token = _NEXT(text, at)
+    if token is None:
+        raise ValueError("neither another member nor an end")
+    return token.end(), bool(token.lastindex)
+
+
+def _text_of(name: bytes) -> str:
+    """The name between the quotes; names are no secrets."""
+    text: str = json.loads(b'"' + name + b'"')
+    return text
 
 
 def _positions(names: list[str]) -> _Positions:
@@ -155,27 +266,3 @@ def _positions(names: list[str]) -> _Positions:
         elif known != position:
             positions[name] = [known, position]
     return positions
-
-
-def _refuse_half_pairs(
-    text: str, keys: list[str], namespaces: list[str | None], spans: array[int]
-) -> None:
-    """An escape can make half of a surrogate pair, which no UTF-8 can carry.
-
-    Raises:
-        UnicodeEncodeError
-    """
-    for name in (*keys, *filter(None, set(namespaces))):
-        name.encode()
-    for start in spans[::2]:
-        value, _ = scanstring(text, start + 1)
-        value.encode()
-
-
-def _count_bytes(text: str, spans: array[int]) -> None:
-    """Turns offsets in characters into offsets in UTF-8."""
-    characters = octets = 0
-    for position, offset in enumerate(spans):
-        octets += len(text[characters:offset].encode())
-        characters = offset
-        spans[position] = octets

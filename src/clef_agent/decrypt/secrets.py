@@ -8,19 +8,25 @@ its way.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from json.encoder import encode_basestring
 from typing import Final
 
-from clef_agent.artifact import strict_json
-from clef_agent.decrypt.places import MAX_CANDIDATES, Entry, Places, full_name
+from clef_agent.decrypt.places import MAX_CANDIDATES, Entry, Places, full_name, is_plain_payload
 from clef_agent.errors import PayloadInvalid
 
-#: Bytes of plaintext up to which json.loads is done before a request could notice. It is twice as
-#: fast as looking for each value's place, which a just-in-time request rarely needs to know.
+#: Bytes of plaintext up to which looking into it is done before a request could notice.
 _SMALL_BYTES: Final = 32 * 1024
 _ZEROS: Final = bytes(64 * 1024)
-_TEXT_ONLY: Final = frozenset((str,))
+#: Sizes of memory that allocators hand out again without harden_process()'s overwriting: what
+#: Python's own keeps (512 bytes), and each thread's cache in glibc.
+#: Source: glibc, malloc/malloc.c, MAX_TCACHE_SIZE (1032 bytes with 64-bit pointers)
+_CACHED_BYTES: Final = 1032
+#: What CPython needs for a bytes object beside its bytes, less the one that a bytearray needs.
+_BYTES_OBJECT_BYTES: Final = sys.getsizeof(b"") - 1
+#: A thread's cache in glibc has seven places for each size.
+_BLOCKS: Final = 16
 
 
 class Plaintext(bytearray):
@@ -64,11 +70,11 @@ class Secrets:
         return len(self.json) > _SMALL_BYTES
 
     def __len__(self) -> int:
-        return len(self._places())
+        return len(self._places)
 
     def names(self) -> list[str]:
         """``ns__KEY`` of each value, or the bare key of one at the top level, as packed."""
-        return self._places().names()
+        return self._places.names()
 
     def find(self, name: str) -> Entry | None:
         """The entry called ``name``: by its full name, else by a bare key that only one has.
@@ -76,7 +82,7 @@ class Secrets:
         Raises:
             NamesCollide: several namespaces hold it.
         """
-        places = self._places()
+        places = self._places
         found = places.named(name) or places.with_key(name)
         if len(found) > 1:
             raise NamesCollide(_candidates(found))
@@ -84,14 +90,14 @@ class Secrets:
 
     def find_in(self, namespace: str, key: str) -> Entry | None:
         """The entry ``key`` of ``namespace``, both to the letter."""
-        for entry in self._places().named(full_name(namespace, key)):
+        for entry in self._places.named(full_name(namespace, key)):
             if entry.namespace == namespace and entry.key == key:
                 return entry
         return None
 
-    def value_json(self, entry: Entry) -> bytes:
-        """The value of ``entry`` as a JSON string, quotes included: a copy, in passing."""
-        return bytes(self.json[entry.start : entry.end])
+    def value_json(self, entry: Entry) -> Plaintext:
+        """The value of ``entry`` as a JSON string, with quotes: a copy, zeroed like ``json``."""
+        return Plaintext(self.json[entry.start : entry.end])
 
     def flat_json(self) -> memoryview:
         """``{"ns__KEY": value}`` as UTF-8 JSON, made once; zeroed like ``json``.
@@ -111,60 +117,54 @@ class Secrets:
         text: str = json.loads(self.value_json(entry))
         return text
 
+    @property
     def _places(self) -> Places:
         if self._known_places is None:
-            self._known_places = Places(str(self.json, "utf-8"))
+            buffer = self.json.obj
+            assert isinstance(buffer, Plaintext)
+            self._known_places = Places(buffer)
         return self._known_places
 
     def _flatten(self) -> memoryview:
-        places, names = self._places(), self.names()
+        places, names = self._places, self.names()
         if len(set(names)) < len(names):
             times = Counter(names)
             colliding = [at for at, name in enumerate(names) if times[name] > 1]
             raise NamesCollide(_candidates([places[at] for at in colliding[:MAX_CANDIDATES]]))
-        labels = [encode_basestring(name).encode() + b":" for name in names]
-        # In one piece from the start: a buffer that grows leaves its former selves behind.
-        values = sum(entry.end - entry.start for entry in places)
-        buffer = Plaintext(values + sum(map(len, labels)) + max(len(labels) - 1, 0) + len(b"{}"))
-        end = _put(buffer, 0, b"{")
-        for label, entry in zip(labels, places, strict=True):
-            end = _put(buffer, end, b"," if end > 1 else b"")
-            end = _put(buffer, end, label)
-            end = _put(buffer, end, self.json[entry.start : entry.end])
-        _put(buffer, end, b"}")
-        return memoryview(buffer).toreadonly()
+        parts: list[bytes | memoryview] = [b"{"]
+        for name, entry in zip(names, places, strict=True):
+            label = encode_basestring(name).encode() + b":"
+            parts += (
+                label if len(parts) == 1 else b"," + label,
+                self.json[entry.start : entry.end],
+            )
+        parts.append(b"}")
+        return memoryview(joined(*parts)).toreadonly()
 
 
 def parse_payload(plaintext: bytes | bytearray) -> Secrets:
     """The secrets in ``plaintext``: a JSON object of strings, or of objects of strings.
 
+    A :class:`Plaintext` is taken over, anything else copied; one that is refused is zeroed.
+
     Raises:
         PayloadInvalid: anything else, or JSON that is not strict. Where and what would be words
             from the plaintext; the message has none.
     """
-    # Raised outside the handlers, so that no cause drags the document along.
+    buffer = plaintext if isinstance(plaintext, Plaintext) else Plaintext(plaintext)
+    # Raised outside the handler, so that no cause drags the document along.
     try:
-        places = None
-        if len(plaintext) <= _SMALL_BYTES:
-            _check_form(strict_json.loads_of_any_depth(plaintext))
-        else:
-            places = Places(plaintext.decode("utf-8"))
+        if len(buffer) <= _SMALL_BYTES and is_plain_payload(buffer):
+            return Secrets(buffer, None)
+        places = Places(buffer)
+        if len(buffer) > _SMALL_BYTES:
             places.index()  # now, in a thread, and not at the first request for one key
-        return Secrets(Plaintext(plaintext), places)
-    except (UnicodeError, strict_json.LoneSurrogate):
-        what = "the plaintext's text is broken"
+        return Secrets(buffer, places)
     except ValueError:
-        what = "the plaintext is not a strict JSON object of strings or of objects of strings"
-    raise PayloadInvalid(what)
-
-
-def _check_form(payload: strict_json.JsonValue) -> None:
-    if not isinstance(payload, dict):
-        raise ValueError("not an object")  # noqa: TRY004  # of the payload, not of an argument
-    for value in payload.values():
-        texts = value.values() if isinstance(value, dict) else (value,)
-        if not _TEXT_ONLY.issuperset(map(type, texts)):
-            raise ValueError("not a string")
+        zero(buffer)  # the error's traceback holds it for as long as the failure is remembered
+    raise PayloadInvalid(
+        "the plaintext is not a strict JSON object of strings or of objects of strings"
+    )
 
 
 def _candidates(entries: list[Entry]) -> list[str]:
@@ -174,11 +174,29 @@ def _candidates(entries: list[Entry]) -> list[str]:
     return names
 
 
-def _put(buffer: bytearray, at: int, data: bytes | memoryview) -> int:
-    """Writes ``data`` into ``buffer`` at ``at``; returns where it ends."""
-    end = at + len(data)
-    buffer[at:end] = data
-    return end
+def joined(*parts: bytes | bytearray | memoryview) -> Plaintext:
+    """All ``parts`` in one buffer, in one piece from the start: one that grows leaves its former
+    selves behind.
+    """
+    buffer = Plaintext(sum(map(len, parts)))
+    at = 0
+    with memoryview(buffer) as view:  # a bytearray's own slices are assigned by way of a copy
+        for part in parts:
+            end = at + len(part)
+            view[at:end] = part
+            at = end
+    return buffer
+
+
+def overwrite_freed(size: int) -> None:
+    """Overwrites what a bytes object of ``size`` bytes, freed a moment ago, has left behind.
+
+    Allocators hand out next what came back last; so a few blocks of the same size, filled with
+    zeros, have that one among them. Larger ones have been overwritten by ``free`` itself, where
+    the C library can do that: see hardening.py.
+    """
+    if size <= _CACHED_BYTES:
+        _ = [bytearray(size + _BYTES_OBJECT_BYTES) for _ in range(_BLOCKS)]
 
 
 def zero(buffer: bytearray) -> None:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from clef_agent import errors
 from clef_agent.decrypt.places import Entry
-from clef_agent.decrypt.secrets import Secrets
+from clef_agent.decrypt.secrets import Secrets, joined
 from clef_agent.provider import SecretsProvider
 from clef_agent.server.large import beside_loop
 from clef_agent.server.refusals import refusal, retry_after
@@ -132,7 +132,8 @@ async def _no_route(_: Request, exc: HTTPException) -> ASGIApp:
 def _render_value(secrets: Secrets, entry: Entry | None) -> Reply:
     if entry is None:
         return json_reply(404, {"error": "Not found"})
-    return raw_json_reply(200, b'{"value":' + secrets.value_json(entry) + b"}")
+    body = joined(b'{"value":', secrets.value_json(entry), b"}")
+    return raw_json_reply(200, memoryview(body))
 
 
 def _decode(segment: str) -> str | None:

@@ -198,6 +198,23 @@ def test_a_payload_is_read_as_strict_json_is_however_large(text: str) -> None:
         assert found == as_json_says(plaintext)
 
 
+@pytest.mark.parametrize("special", ["\n", '"', "é", "€", "🔑", "\\u", "\u2028"])
+@pytest.mark.parametrize("count", [199, 200, 201, 5000])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_long_strings_of_escapes_and_wide_characters_are_read_in_pieces(
+    special: str, count: int, ascii_only: bool
+) -> None:
+    payload = {"a": {"first" + special * count: special * count, "second": "x"}, "b": special}
+    plaintext = json.dumps(payload, ensure_ascii=ascii_only).encode()
+    secrets = parse_payload(plaintext)
+    assert secrets.names() == ["a__first" + special * count, "a__second", "b"]
+    assert value(secrets, f"first{special * count}") == special * count
+    assert value(secrets, "second") == "x"
+    for broken in (plaintext[:-8], plaintext[:-3] + b'"', plaintext.replace(b"second", b"\xff")):
+        with pytest.raises(PayloadInvalid):
+            parse_payload(broken)
+
+
 def test_a_bytearray_is_read_too() -> None:
     assert bytes(parse_payload(bytearray(b'{"a":"b"}')).json) == b'{"a":"b"}'
 
@@ -353,6 +370,24 @@ def test_plaintext_stays_whole_while_a_transport_holds_a_slice_of_the_view() -> 
     assert Witness.remains == []
     del rest
     assert Witness.remains == [bytes(108)]
+
+
+def test_what_is_opened_is_taken_over_and_what_is_refused_is_zeroed() -> None:
+    opened, refused = Plaintext(b'{"K":"v"}'), Plaintext(b'{"K":"hunter2"')
+    assert parse_payload(opened).json.obj is opened
+    with pytest.raises(PayloadInvalid):
+        parse_payload(refused)
+    assert bytes(refused) == bytes(14)
+
+
+def test_one_value_is_a_buffer_that_is_zeroed_like_the_rest() -> None:
+    secrets = secrets_of({"K": "v"})
+    entry = secrets.find("K")
+    assert entry is not None
+    copy = memoryview(secrets.value_json(entry))
+    watch(copy)
+    del copy
+    assert Witness.remains == [bytes(3)]
 
 
 def test_the_view_cannot_be_written_through() -> None:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from clef_agent.decrypt.secrets import Plaintext
 from clef_agent.server.joined_writes import JoinedWrites
 
 
@@ -62,6 +63,18 @@ class Joined:
 
     def _note(self) -> None:
         self.closed += 1
+
+
+@pytest.mark.parametrize(("total", "kind"), [(1024, Plaintext), (1025, bytes)])
+def test_a_copy_too_small_for_free_to_overwrite_is_a_buffer_that_is_zeroed(
+    total: int, kind: type[object]
+) -> None:
+    joined = Joined()
+    joined.writes.write(b"head")
+    joined.writes.write(b"b" * (total - 4))
+    (written,) = joined.transport.calls
+    assert type(written) is kind
+    assert written == b"head" + b"b" * (total - 4)
 
 
 def test_head_and_body_are_one_call_in_order() -> None:
