@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
+import sys
 import traceback
 from typing import TypeAlias
 
@@ -10,7 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clef_agent.artifact import strict_json
-from clef_agent.decrypt.secrets import NamesCollide, Plaintext, Secrets, parse_payload, zero
+from clef_agent.decrypt.secrets import (
+    NamesCollide,
+    Plaintext,
+    Secrets,
+    overwrite_freed,
+    parse_payload,
+    zero,
+)
 from clef_agent.errors import PayloadInvalid
 
 Nested: TypeAlias = "dict[str, str | dict[str, str]]"
@@ -417,3 +426,15 @@ def test_one_key_in_very_many_namespaces_is_found_at_once_and_told_apart_by_exam
     with pytest.raises(NamesCollide) as caught:
         secrets.find("K")
     assert len(caught.value.candidates) == 100
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="it looks where CPython keeps it")
+@pytest.mark.parametrize("size", [24, 200, 470, 480, 700, 990])
+def test_what_a_small_bytes_object_has_left_behind_is_overwritten(size: int) -> None:
+    secret = b"hunter2-" * (size // 8)
+    copy = bytes(bytearray(secret))
+    address = id(copy) + sys.getsizeof(b"") - 1
+    assert ctypes.string_at(address, size // 8 * 8) == secret
+    del copy
+    overwrite_freed(len(secret))
+    assert b"hunter2-" not in ctypes.string_at(address, len(secret))
