@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import resource
 import shutil
 import socket
 import stat
@@ -16,13 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from agent_process import TOKEN, AgentProcess, running
+from agent_process import TOKEN, AgentProcess, eventually, free_port, running
 from artifact_store import ArtifactStore, serving
 from fakes import AGE_KEY, PAYLOAD, packed
+from process_tree import descriptors, is_ours, open_to, runs, tree_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 NOBODY = 65534
+#: A user that has nothing on the machine: whatever it owns afterwards, the agent has left there.
+SOMEBODY = 54_321
+PROGRAM = ("exec", "--watch", "restart", "--", "sleep", "600")
+#: Where any user may leave something.
+COMMON_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/dev/mqueue")
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
@@ -38,23 +45,18 @@ def proc(agent: AgentProcess, name: str) -> str:
 
 
 def listening_addresses(agent: AgentProcess) -> list[str]:
-    """The local addresses of the agent's own listening TCP sockets, as /proc writes them."""
-    links = Path(f"/proc/{agent.process.pid}/fd").iterdir()
-    inodes = {match[1] for link in links if (match := re.match(r"socket:\[(\d+)]", _target(link)))}
+    """The local addresses of the TCP sockets that listen in the agent's processes, and those of
+    bound UDP sockets, as /proc writes them.
+    """
+    targets = [what for pid in tree_of(agent.process.pid) for what in descriptors(pid).values()]
+    inodes = {match[1] for what in targets if (match := re.match(r"socket:\[(\d+)]", what))}
     found = []
-    for table in ("tcp", "tcp6"):
+    for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in proc(agent, f"net/{table}").splitlines()[1:]:
             fields = line.split()
-            if fields[9] in inodes and fields[3] == "0A":  # LISTEN
+            if fields[9] in inodes and (fields[3] == "0A" or table.startswith("udp")):  # LISTEN
                 found.append(fields[1])
     return found
-
-
-def _target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except FileNotFoundError:  # closed meanwhile
-        return ""
 
 
 def test_no_core_is_dumped_and_no_file_is_left_readable(
@@ -186,18 +188,122 @@ def given(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_another_process_of_the_same_user_cannot_read_the_environment(
-    home_of_nobody: Path,
-) -> None:
+@pytest.fixture(params=["daemon", "just-in-time", "exec"])
+def agent_of_nobody(request: pytest.FixtureRequest, home_of_nobody: Path) -> Iterator[AgentProcess]:
+    """An agent, or the one that looks after a program, that serves or runs it by now."""
     source = given(home_of_nobody / "artifact.json", packed())
     env = {"CLEF_AGENT_SOURCE": str(source), "CLEF_AGENT_AGE_KEY": AGE_KEY}
-    with AgentProcess(home_of_nobody, env, prefix=AS_NOBODY) as agent:
-        agent.wait_until_ready()
-        spy = ["cat", f"/proc/{agent.process.pid}/environ"]
-        read = subprocess.run([*AS_NOBODY, *spy], capture_output=True, check=False)
-        assert agent.secrets().json == PAYLOAD
-    assert (read.returncode, read.stdout) == (1, b"")
-    assert b"Permission denied" in read.stderr
+    if request.param == "just-in-time":
+        env["CLEF_AGENT_CACHE_TTL"] = "0"
+    arguments = PROGRAM if request.param == "exec" else ()
+    with AgentProcess(home_of_nobody, env, *arguments, prefix=AS_NOBODY) as agent:
+        if request.param == "exec":
+            eventually(lambda: runs("sleep", agent.process.pid), "the program's start")
+        else:
+            agent.wait_until_ready()
+            assert agent.secrets().json == PAYLOAD
+        yield agent
+
+
+def test_no_process_of_the_tree_lets_its_own_user_look_into_it(
+    agent_of_nobody: AgentProcess,
+) -> None:
+    ours = [pid for pid in tree_of(agent_of_nobody.process.pid) if is_ours(pid)]
+    assert ours
+    for pid in ours:
+        owner = Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in owner
+        # A process that must not be dumped is root's in /proc.
+        assert [Path(f"/proc/{pid}/{name}").stat().st_uid for name in ("mem", "environ")] == [0, 0]
+        assert open_to(AS_NOBODY, pid) == []
+
+
+def test_the_program_of_exec_gets_its_limits_back_and_an_agent_takes_its_own(
+    agent_of_nobody: AgentProcess,
+) -> None:
+    is_exec = "exec" in Path(f"/proc/{agent_of_nobody.process.pid}/cmdline").read_text()
+    serving = tree_of(agent_of_nobody.process.pid)[-1]
+    (umask,) = re.findall(r"Umask:\s+(\d+)", Path(f"/proc/{serving}/status").read_text())
+    limits = Path(f"/proc/{serving}/limits").read_text()
+    (core,) = re.findall(r"Max core file size +(\S+) +(\S+)", limits)
+    if is_exec:
+        assert (umask, core) == ("0022", _core_limit())
+    else:
+        assert (umask, core) == ("0077", ("0", "0"))
+
+
+def _core_limit() -> tuple[str, str]:
+    soft, hard = (
+        "unlimited" if one == resource.RLIM_INFINITY else str(one)
+        for one in resource.getrlimit(resource.RLIMIT_CORE)
+    )
+    return soft, hard
+
+
+def test_only_one_port_is_open_and_nothing_that_a_child_would_inherit(
+    agent_of_nobody: AgentProcess,
+) -> None:
+    is_exec = "exec" in Path(f"/proc/{agent_of_nobody.process.pid}/cmdline").read_text()
+    expected = [] if is_exec else [f"0100007F:{agent_of_nobody.port:04X}"]
+    assert listening_addresses(agent_of_nobody) == expected
+    for pid in filter(is_ours, tree_of(agent_of_nobody.process.pid)):
+        for number, what in descriptors(pid).items():
+            if number <= 2:
+                assert what == "/dev/null" or what.startswith("pipe:")
+                continue
+            assert what == "/dev/null" or what.startswith(("socket:", "pipe:", "anon_inode:"))
+            info = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+            (flags,) = re.findall(r"flags:\s+(\d+)", info)
+            assert int(flags, 8) & os.O_CLOEXEC, what
+
+
+def test_what_it_writes_is_its_token_and_its_copy_and_nobody_else_may_read_them(
+    home_of_nobody: Path,
+) -> None:
+    user = ("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", "--")
+    port = free_port()
+    home, runtime = home_of_nobody / "home", home_of_nobody / f"run-{port}"
+    for directory in (home, runtime):
+        directory.mkdir(mode=0o700)
+        os.chown(directory, SOMEBODY, SOMEBODY)
+    places = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+    with serving(ArtifactStore(packed())) as store:
+        env = {
+            "CLEF_AGENT_SOURCE": store.url,
+            "CLEF_AGENT_AGE_KEY": AGE_KEY,
+            "CLEF_AGENT_PORT": str(port),
+            "CLEF_AGENT_CACHE_PATH": str(home / "cache"),
+            **dict.fromkeys(places, str(home)),
+        }
+        with AgentProcess(home_of_nobody, env, prefix=user, without=("CLEF_AGENT_TOKEN",)) as agent:
+            agent.wait_until_ready()
+            token = (runtime / f"token-{port}").read_text().strip()
+            assert agent.request("/v1/secrets", token=token).json == PAYLOAD
+            assert agent.request("/v1/metrics").status == 200
+            cache = home / "cache"
+            eventually(lambda: len(list(cache.iterdir())) == 2, "the copy on disk")
+            written = {path for path in home_of_nobody.rglob("*") if path.is_file()}
+            assert written == {runtime / f"token-{port}", *cache.iterdir()}
+            assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+            assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+            told = [path.read_bytes() for path in written]
+            values = ("postgres://db/app", "app-key", "stripe-key")
+            assert not [value for value in values if any(value.encode() in data for data in told)]
+            assert agent.stop() == 0
+    elsewhere = [
+        path
+        for place in COMMON_PLACES
+        for path in Path(place).glob("**/*")
+        if not path.is_relative_to(home_of_nobody) and _owner(path) == SOMEBODY
+    ]
+    assert elsewhere == []
+
+
+def _owner(path: Path) -> int:
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:  # another test's, and gone
+        return -1
 
 
 # case 26

@@ -14,6 +14,7 @@ import pytest
 
 from agent_process import AgentProcess, eventually, running
 from fakes import AGE_KEY, PAYLOAD, packed
+from process_tree import is_ours, open_to, runs, tree_of
 
 pytestmark = [
     pytest.mark.usefixtures("executable"),
@@ -97,16 +98,19 @@ def test_no_orphan_goes_on_serving(source: dict[str, str], home: Path, is_one_fi
         eventually(lambda: not is_running(child), "the end of the orphan")
 
 
-def test_the_environment_of_its_processes_is_closed_to_their_own_user(
-    source: dict[str, str], home: Path
+@pytest.mark.parametrize("arguments", [(), ("exec", "--watch", "restart", "--", "sleep", "600")])
+def test_each_of_its_processes_is_closed_to_their_own_user(
+    arguments: tuple[str, ...], source: dict[str, str], home: Path, is_one_file: bool
 ) -> None:
-    with AgentProcess(home, source, prefix=NOBODY) as agent:
-        agent.wait_until_ready()
-        assert agent.secrets().json == PAYLOAD
-        for pid in (agent.process.pid, *children_of(agent.process.pid)):
-            read = [*NOBODY, "cat", f"/proc/{pid}/environ"]
-            done = subprocess.run(read, capture_output=True, check=False)
-            assert (done.returncode, done.stdout) == (1, b""), pid
+    with AgentProcess(home, source, *arguments, prefix=NOBODY) as agent:
+        if arguments:
+            eventually(lambda: runs("sleep", agent.process.pid), "the program's start")
+        else:
+            assert agent.wait_until_ready().secrets().json == PAYLOAD
+        ours = [pid for pid in tree_of(agent.process.pid) if is_ours(pid)]
+        assert len(ours) == (2 if is_one_file else 1)
+        for pid in ours:
+            assert open_to(NOBODY, pid) == []
 
 
 # case 29
