@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 from pathlib import Path
@@ -30,13 +31,14 @@ def groups(*names: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, layout and the direction of imports."""
+    """Style, layout, the direction of imports, and no secret in the tree."""
     session.install(*groups("lint"), ".")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--cache-dir", ".cache/import-linter")
     workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("python", ".ci/secret_scan.py")
 
 
 @nox.session
@@ -68,6 +70,45 @@ def integration(session: nox.Session) -> None:
     """Real processes, sockets, signals and servers."""
     session.install(*groups("tests"), ".[gcp,azure]")
     session.run("pytest", "tests/integration", *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what pip installs with the package today; asks PyPI."""
+    session.install(*groups("audit"))
+    temporary = Path(session.create_tmp()).absolute()
+    # An environment of what the package needs, and nothing else.
+    python = str(temporary / "contents" / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", str(temporary / "contents"))
+    session.run(python, "-m", "pip", "--quiet", "install", ".[gcp,azure]", external=True)
+    frozen = session.run(
+        *(python, "-m", "pip", "freeze", "--exclude", "clef-agent"), external=True, silent=True
+    )
+    requirements, report = temporary / "requirements.txt", temporary / "report.json"
+    requirements.write_text(str(frozen))
+    report.unlink(missing_ok=True)
+    session.run(
+        *("pip-audit", "--disable-pip", "--no-deps", "--requirement", str(requirements)),
+        *("--format", "json", "--output", str(report), *session.posargs),
+        success_codes=[0, 1],
+    )
+    _judge(session, report)
+
+
+def _judge(session: nox.Session, report: Path) -> None:
+    """Fails unless every package is known to be sound: one that was not looked up is not."""
+    if not report.exists():
+        session.error("NOT AUDITED: the service that knows vulnerabilities cannot be reached")
+    packages = json.loads(report.read_text())["dependencies"]
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
+    if unknown:
+        session.error(
+            f"NOT AUDITED: of {len(packages)} packages the service does not answer for"
+            f" {len(unknown)} ({', '.join(unknown[:5])}, ...); is it a mirror?"
+        )
+    if unsound := [package["name"] for package in packages if package.get("vulns")]:
+        session.error(f"known vulnerabilities in: {', '.join(unsound)}")
+    session.log(f"{len(packages)} packages, no known vulnerability")
 
 
 @nox.session

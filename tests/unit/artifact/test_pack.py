@@ -167,7 +167,8 @@ def test_a_signing_key_comes_in_pem_or_der(
         b"",
         b"\xff",
         b"AAAA",
-        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+        # No key is in it.
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",  # pragma: allowlist secret
         *pkcs8(ED25519_KEY, b"password"),
         *pkcs8(rsa.generate_private_key(65537, 2048)),
         *pkcs8(ec.generate_private_key(ec.SECP384R1())),
