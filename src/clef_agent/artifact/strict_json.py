@@ -34,20 +34,8 @@ def loads(data: bytes | bytearray) -> JsonValue:
     """The value that ``data`` (UTF-8 text) describes.
 
     Raises:
-        NotStrict: as :func:`loads_of_any_depth`, or nested deeper than ``MAX_DEPTH``.
-        LoneSurrogate: a name or a string has an unpaired surrogate.
-    """
-    value = loads_of_any_depth(data)
-    _check_depth(value)
-    return value
-
-
-def loads_of_any_depth(data: bytes | bytearray) -> JsonValue:
-    """As :func:`loads`, for a caller whose own rules bound the depth.
-
-    Raises:
-        NotStrict: not UTF-8, not JSON, NaN or Infinity, duplicate names, or a number beyond 64
-            bits.
+        NotStrict: not UTF-8, not JSON, NaN or Infinity, duplicate names, a number beyond 64 bits,
+            or nested deeper than ``MAX_DEPTH``.
         LoneSurrogate: a name or a string has an unpaired surrogate.
     """
     try:
@@ -66,6 +54,7 @@ def loads_of_any_depth(data: bytes | bytearray) -> JsonValue:
     # times faster than two, and a large artifact is base64, without a single backslash.
     if "\\" in text and "\\u" in text:
         _check_surrogates(value)
+    _check_depth(value)
     return value
 
 
