@@ -161,3 +161,10 @@ def test_the_version_stands_in_one_place() -> None:
     assert "version" not in project
     assert "version" in project["dynamic"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    named = set(re.findall(r"`((?:unit|integration|smoke)/[\w/]+\.py)`", text))
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
