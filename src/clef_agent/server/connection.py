@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from clef_agent.server.bounds import Bounds
+from clef_agent.server.crowd import Crowd
 from clef_agent.server.joined_writes import JoinedWrites
 from clef_agent.server.replies import NO_STORE
 
@@ -43,12 +44,16 @@ _TOO_LARGE: Final = b"".join(
 class BoundedConnection(HttpToolsProtocol):
     """A connection that is closed when it holds more, or for longer, than it may.
 
-    At the limit of connections an idle one makes room; where none is idle, the new one goes.
+    At the limit of connections an idle one makes room, else the one whose request has been
+    unfinished for longest; where there is neither, the new one goes.
     """
 
-    def __init__(self, config: Config, server_state: ServerState, bounds: Bounds) -> None:
+    def __init__(
+        self, config: Config, server_state: ServerState, bounds: Bounds, crowd: Crowd
+    ) -> None:
         super().__init__(config=config, server_state=server_state, app_state={})
         self._bounds = bounds
+        self._crowd = crowd
         self._max_head_bytes = bounds.head_bytes
         self._in_head = False
         self._in_request = False
@@ -65,7 +70,7 @@ class BoundedConnection(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         """A client has connected."""
-        if len(self.connections) >= self._bounds.max_connections and not self._make_room():
+        if len(self.connections) >= self._bounds.max_connections and not self._crowd.make_room():
             self.transport = transport
             transport.abort()
             return
@@ -74,11 +79,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._read_on = transport.resume_reading
         joined.resume_reading = self._resume_reading
         super().connection_made(cast("asyncio.Transport", joined))
+        self._crowd.is_quiet(self)
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whose doing ever."""
         super().connection_lost(exc)
+        self._crowd.is_gone(self)
         for timer in (self._deadline, self._stall, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
@@ -91,22 +98,15 @@ class BoundedConnection(HttpToolsProtocol):
         """Ends the connection at once, unsent bytes included."""
         self.transport.abort()
 
-    def _make_room(self) -> bool:
-        for connection in self.connections:
-            if isinstance(connection, BoundedConnection) and connection.is_idle:
-                connection.abort()
-                self.connections.discard(connection)
-                return True
-        return False
+    def give_way(self) -> None:
+        """Ends the connection at once, and counts no more among those that there are."""
+        self.abort()
+        self.connections.discard(self)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no request is under way, in neither direction."""
-        return (
-            self._is_answered
-            and not self._in_request
-            and not self.transport.get_write_buffer_size()
-        )
+    def owes_nothing(self) -> bool:
+        """Whether all that was asked, to its end, has been answered and sent."""
+        return self._is_answered and not self.transport.get_write_buffer_size()
 
     @property
     def _is_answered(self) -> bool:
@@ -158,6 +158,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._in_head = self._in_request = True
+        self._crowd.is_asking(self)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -176,6 +177,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._in_request = False
+        self._crowd.is_quiet(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -270,4 +272,5 @@ def _kernel_queue_bytes(connected: socket.socket) -> int:
 
 def connection_factory(config: Config, state: ServerState, bounds: Bounds) -> Any:
     """What ``loop.create_server`` calls for each client."""
-    return lambda: BoundedConnection(config, state, bounds)
+    crowd = Crowd()
+    return lambda: BoundedConnection(config, state, bounds, crowd)

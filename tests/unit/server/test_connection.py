@@ -533,22 +533,71 @@ def test_at_the_limit_an_idle_connection_makes_room(on_loop: Run) -> None:
     on_loop(test())
 
 
-def test_where_none_is_idle_the_newest_connection_goes(on_loop: Run) -> None:
+def test_where_all_are_owed_an_answer_the_newest_connection_goes(on_loop: Run) -> None:
     async def test() -> None:
         provider = FakeProvider()
         async with serving(provider, bounds=Bounds(max_connections=2)) as server:
             wires = [await server.connect() for _ in range(2)]
-            etag = ((await wires[0].ask(SECRETS)).header(b"etag") or b"").decode()
-            wires[0].send(get("/v1/secrets?wait=60", f"If-None-Match: {etag}"))
-            await until(lambda: provider.waiting)
-            wires[1].send(HEALTH[:20])
-            await until(lambda: not any(c.is_idle for c in server.connections))
+            for wire in wires:
+                etag = ((await wire.ask(SECRETS)).header(b"etag") or b"").decode()
+                wire.send(get("/v1/secrets?wait=60", f"If-None-Match: {etag}"))
+            await until(lambda: provider.waiting == 2)
             newest = await server.connect()
             assert await newest.rest() == b""
-            wires[1].send(HEALTH[20:])
-            assert (await wires[1].answer()).status == 200
             provider.swap({"app": {"KEY": "new"}})
-            assert (await wires[0].answer()).status == 200
+            for wire in wires:
+                assert (await wire.answer()).status == 200
+
+    on_loop(test())
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /v1/secrets HTTP/1.1\r\nHost: 127",
+        get("/v1/refresh", "Content-Length: 9", method="POST") + b"half",
+    ],
+    ids=["half a head", "half a body"],
+)
+def test_where_none_is_idle_the_oldest_unfinished_request_makes_room(
+    on_loop: Run, begun: bytes
+) -> None:
+    async def test() -> None:
+        async with serving(bounds=Bounds(max_connections=3)) as server:
+            flood = []
+            for number in range(3):
+                wire = await server.connect()
+                wire.send(begun)
+                flood.append(wire)
+                await until(lambda number=number: _asking(server) == number + 1)
+            await server.works()
+            assert (await flood[0].rest()).count(b"HTTP/1.1") <= 1
+            for wire in flood[1:]:
+                wire.send(b"x" if b"half" in begun else b".0.0.1\r\n\r\n")
+            assert b"HTTP/1.1" in await flood[1].reader.readuntil(b"\r\n\r\n")
+
+    on_loop(test())
+
+
+def _asking(server: Serving) -> int:
+    """How many connections hold a request that is not whole, and owe nothing."""
+    return sum(c._in_request and c.owes_nothing for c in server.connections)
+
+
+def test_an_unfinished_request_behind_an_unanswered_one_makes_no_room(on_loop: Run) -> None:
+    async def test() -> None:
+        provider = FakeProvider()
+        async with serving(provider, bounds=Bounds(max_connections=1)) as server:
+            wire = await server.connect()
+            etag = (await wire.ask(SECRETS)).header(b"etag")
+            assert etag is not None
+            waiting = get("/v1/secrets?wait=60", f"If-None-Match: {etag.decode()}")
+            wire.send(waiting + b"GET /v1/sec")
+            await until(lambda: provider.waiting == 1)
+            late = await server.connect()
+            assert await late.rest() == b""
+            provider.swap({"app": {"KEY": "new"}})
+            assert (await wire.answer()).status == 200
 
     on_loop(test())
 
