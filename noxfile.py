@@ -244,3 +244,17 @@ def publish_release(session: nox.Session) -> None:
         *("--notes-file", "dist/notes.md", *files),
         external=True,
     )
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Sources, disks, clocks, limits and crowds that misbehave; up to ten minutes."""
+    session.install(*groups("tests"), ".")
+    session.run("timeout", "600", "pytest", "tests/faults", *session.posargs, external=True)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Inputs that nobody thought of; ``-- --inputs N`` says how many, a million without it."""
+    session.install(*groups("tests", "fuzz"), ".")
+    session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
