@@ -38,9 +38,9 @@ class ShiftedClock:
         }
 
     def advance(self, seconds: float) -> None:
-        """So much time has passed."""
+        """So much time has passed; with fewer than no seconds, the clock was set back."""
         self.ahead_s += seconds
-        replace_file(self._file, f"+{self.ahead_s:g}\n".encode())
+        replace_file(self._file, f"{self.ahead_s:+g}\n".encode())
 
     def pass_in_a_freeze(self, agent: AgentProcess, seconds: float) -> None:
         """Freezes ``agent``, lets the time pass, and thaws it."""

@@ -374,6 +374,15 @@ def _age_files() -> list[bytes]:
     return [file for file in files if len(file) <= 4096]
 
 
+def _envelopes() -> list[bytes]:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    iv = bytes(range(12))
+    sealed = [AESGCM(bytes(32)).encrypt(iv, text, None) for text in (b'{"a":"b"}', b"no json")]
+    good = [bytes([12, 16, 0]) + iv + data[-16:] + data[:-16] for data in sealed]
+    return [*good, bytes([12, 4, 0]) + iv + sealed[0][-16:-12] + sealed[0][:-16], bytes(9)]
+
+
 def _of(data: bytes) -> Artifact:
     return parse(data)
 
@@ -455,7 +464,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         share=2,
     ),
     "age": Target(feed_age, _age_files, share=2),
-    "envelope": Target(feed_envelope, lambda: [bytes([12, 16, 0]) + bytes(60)]),
+    "envelope": Target(feed_envelope, _envelopes),
     "payload": Target(feed_payload, lambda: _PAYLOADS, share=2),
     "json": Target(feed_strict_json, lambda: _PAYLOADS),
     "moment": Target(feed_moment, lambda: _TIMES, max_bytes=64),
