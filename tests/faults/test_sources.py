@@ -78,7 +78,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "decrypt",
     ),
     "floods the body": (bad_source.floods_the_body, FETCH),
-    "floods tiny chunks": (bad_source.floods_tiny_chunks, FETCH),
     "floods headers": (bad_source.floods_headers, FETCH),
     "floods one header": (bad_source.floods_one_header, FETCH),
     "floods line ends": (bad_source.floods_line_ends, FETCH),
@@ -91,7 +90,20 @@ SLOW_FAULTS: dict[str, Fault] = {
     "drips the body": bad_source.drips_the_body,
     "drips early hints": bad_source.drips_early_hints,
     "floods early hints": bad_source.floods_early_hints,
+    "floods tiny chunks": bad_source.floods_tiny_chunks,
 }
+#: Of the faults, those that just-in-time mode meets, too: one of each kind.
+JUST_IN_TIME = (
+    "resets in the body",
+    "truncates",
+    "promises less than it sends",
+    "redirects in circles",
+    "answers with a page",
+    "answers 500",
+    "sends a wrong signature",
+    "sends what no key opens",
+    "floods the body",
+)
 
 _versions = count(1)
 
@@ -135,11 +147,11 @@ class Subject:
 
 
 @contextlib.contextmanager
-def subject_at(home: Path) -> Iterator[Subject]:
+def subject_at(home: Path, **env: str) -> Iterator[Subject]:
     payload, body = fresh()
     with (
         serving(BadSource(body)) as source,
-        running(home, environment(source)) as agent,
+        running(home, {**environment(source), **env}) as agent,
     ):
         yield Subject(agent, source, payload)
 
@@ -154,6 +166,18 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
 def test_a_source_that(subject: Subject, name: str) -> None:
     fault, reason = FAULTS[name]
     subject.endure(fault, reason)
+
+
+@pytest.fixture(scope="module")
+def just_in_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    with subject_at(tmp_path_factory.mktemp("jit"), CLEF_AGENT_CACHE_TTL="0") as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", JUST_IN_TIME)
+def test_a_source_that_just_in_time_mode_meets(just_in_time: Subject, name: str) -> None:
+    fault, reason = FAULTS[name]
+    just_in_time.endure(fault, reason)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
@@ -569,7 +570,7 @@ def test_where_none_is_idle_the_oldest_unfinished_request_makes_room(
                 wire = await server.connect()
                 wire.send(begun)
                 flood.append(wire)
-                await until(lambda number=number: _asking(server) == number + 1)
+                await until(partial(_are_asking, server, number + 1))
             await server.works()
             assert (await flood[0].rest()).count(b"HTTP/1.1") <= 1
             for wire in flood[1:]:
@@ -579,9 +580,10 @@ def test_where_none_is_idle_the_oldest_unfinished_request_makes_room(
     on_loop(test())
 
 
-def _asking(server: Serving) -> int:
-    """How many connections hold a request that is not whole, and owe nothing."""
-    return sum(c._in_request and c.owes_nothing for c in server.connections)
+def _are_asking(server: Serving, number: int) -> bool:
+    """Whether so many connections hold a request that is not whole, and are owed nothing."""
+    asking = [c for c in server.connections if c._in_request and c.owes_nothing]
+    return len(asking) == number
 
 
 def test_an_unfinished_request_behind_an_unanswered_one_makes_no_room(on_loop: Run) -> None:
