@@ -79,8 +79,10 @@ class DiskCache:
             FileNotFoundError: somebody removed the copy; a record without it would be of no use.
         """
         with self._locked():
-            self._data_path(digest).lstat()
+            target = self._data_path(digest)
+            target.lstat()
             self._write_record(digest, confirmed, mark)
+            self._remove_data(keep=target)  # what a crash may have left
 
     def purge(self, mark: RollbackMark | None) -> None:
         """Removes the artifact; of the record stays the rollback mark, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -68,6 +69,11 @@ class Agent:
 
     def started(self) -> None:
         """To be called once, when the first secrets can be served."""
+        # A thread of the loop's pool, now: where one begins when memory is short, its beginner
+        # may wait for ever, and that would be the loop.
+        # Source: https://github.com/python/cpython/blob/3.11/Lib/threading.py, Thread.start
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().run_in_executor(None, _nothing)
         self.emit(events.AgentStarted(__version__))
         self.telemetry.begin()
 
@@ -129,3 +135,7 @@ def _warm_up(calls: tuple[Callable[[], None], ...]) -> None:
     for call in calls:
         with contextlib.suppress(Exception):  # the first fetch meets it again, and says so
             call()
+
+
+def _nothing() -> None:
+    pass

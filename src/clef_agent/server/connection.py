@@ -44,8 +44,8 @@ _TOO_LARGE: Final = b"".join(
 class BoundedConnection(HttpToolsProtocol):
     """A connection that is closed when it holds more, or for longer, than it may.
 
-    At the limit of connections an idle one makes room, else the one whose request has been
-    unfinished for longest; where there is neither, the new one goes.
+    At the limit of connections, the one that has made no progress for longest makes room, idle or
+    within a request; where every one is owed an answer, the new one goes.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._read_on = transport.resume_reading
         joined.resume_reading = self._resume_reading
         super().connection_made(cast("asyncio.Transport", joined))
-        self._crowd.is_quiet(self)
+        self._crowd.has_moved(self)
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,7 +158,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._in_head = self._in_request = True
-        self._crowd.is_asking(self)
+        self._crowd.has_moved(self)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -177,7 +177,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._in_request = False
-        self._crowd.is_quiet(self)
+        self._crowd.has_moved(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

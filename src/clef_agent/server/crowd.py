@@ -19,41 +19,32 @@ class Member(Protocol):
 
 
 class Crowd:
-    """Who is quiet, and who has begun a request that is not whole; each since when.
+    """Who has made no progress for how long: connected, begun a request, or asked to its end.
 
-    Two queues and no search: whoever floods us with connections chooses how long a search takes.
-    A request that is whole is in neither for as long as its answer is owed: ``make_room`` passes
-    over those that owe something.
+    One queue and no search: whoever floods us with connections chooses how long a search takes. It
+    does not matter whether a request is under way: a flood of half requests would keep those out
+    who have just connected, and have not said anything yet.
     """
 
     def __init__(self) -> None:
-        self._quiet: dict[Member, None] = {}
-        self._asking: dict[Member, None] = {}
+        self._members: dict[Member, None] = {}
 
-    def is_quiet(self, member: Member) -> None:
-        """``member`` has just connected, or has asked to the end."""
-        self._asking.pop(member, None)
-        self._quiet.pop(member, None)
-        self._quiet[member] = None
-
-    def is_asking(self, member: Member) -> None:
-        """``member`` has sent the first byte of a request."""
-        self._quiet.pop(member, None)
-        self._asking.setdefault(member)
+    def has_moved(self, member: Member) -> None:
+        """``member`` has connected, or sent the first byte of a request, or its last."""
+        self._members.pop(member, None)
+        self._members[member] = None
 
     def is_gone(self, member: Member) -> None:
         """``member`` is no connection any more."""
-        self._quiet.pop(member, None)
-        self._asking.pop(member, None)
+        self._members.pop(member, None)
 
     def make_room(self) -> bool:
-        """Ends the connection that has been quiet for longest, else the one that has been asking
-        for longest; False where every one of them is owed something.
+        """Ends the connection that has made no progress for longest; False where every one of
+        them is owed something.
         """
-        for queue in (self._quiet, self._asking):
-            for member in queue:
-                if member.owes_nothing:
-                    self.is_gone(member)
-                    member.give_way()
-                    return True
+        for member in self._members:
+            if member.owes_nothing:
+                self.is_gone(member)
+                member.give_way()
+                return True
         return False

@@ -136,6 +136,15 @@ def test_purge_makes_a_directory_only_for_a_mark(disk: DiskCache, directory: Pat
     assert disk.load_mark() == MARK
 
 
+def test_confirmation_removes_what_a_crash_left(disk: DiskCache, directory: Path) -> None:
+    store(disk)
+    kept = {path.name for path in directory.iterdir()}
+    half = directory / f"{data_of(directory).name}.0123.tmp"
+    half.write_bytes(b"half")
+    disk.confirm(digest(OLD), AT, None)
+    assert {path.name for path in directory.iterdir()} == kept
+
+
 def test_purge_removes_what_a_crash_left_half_written(disk: DiskCache, directory: Path) -> None:
     store(disk)
     half = directory / f"{data_of(directory).name}.0123.tmp"

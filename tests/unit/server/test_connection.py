@@ -560,9 +560,7 @@ def test_where_all_are_owed_an_answer_the_newest_connection_goes(on_loop: Run) -
     ],
     ids=["half a head", "half a body"],
 )
-def test_where_none_is_idle_the_oldest_unfinished_request_makes_room(
-    on_loop: Run, begun: bytes
-) -> None:
+def test_the_oldest_unfinished_request_makes_room(on_loop: Run, begun: bytes) -> None:
     async def test() -> None:
         async with serving(bounds=Bounds(max_connections=3)) as server:
             flood = []
@@ -584,6 +582,21 @@ def _are_asking(server: Serving, number: int) -> bool:
     """Whether so many connections hold a request that is not whole, and are owed nothing."""
     asking = [c for c in server.connections if c._in_request and c.owes_nothing]
     return len(asking) == number
+
+
+def test_who_has_just_connected_is_kept_by_a_flood_of_half_requests(on_loop: Run) -> None:
+    async def test() -> None:
+        async with serving(bounds=Bounds(max_connections=3)) as server:
+            flood = [await server.connect() for _ in range(2)]
+            for wire in flood:
+                wire.send(HEALTH[:20])
+            await until(partial(_are_asking, server, 2))
+            good = await server.connect()
+            await until(lambda: len(server.connections) == 3)
+            await (await server.connect()).ask(HEALTH)
+            assert (await good.ask(HEALTH)).status == 200
+
+    on_loop(test())
 
 
 def test_an_unfinished_request_behind_an_unanswered_one_makes_no_room(on_loop: Run) -> None:

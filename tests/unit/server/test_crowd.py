@@ -14,40 +14,30 @@ class Guest:
         self.gave_way = True
 
 
-def test_who_has_been_quiet_for_longest_makes_room_first() -> None:
-    crowd, guests = Crowd(), [Guest(), Guest()]
+def test_who_has_not_moved_for_longest_makes_room_first() -> None:
+    crowd, guests = Crowd(), [Guest(), Guest(), Guest()]
     for guest in guests:
-        crowd.is_quiet(guest)
-    crowd.is_quiet(guests[0])  # it has just asked something
+        crowd.has_moved(guest)
+    crowd.has_moved(guests[0])
     assert crowd.make_room()
-    assert [guest.gave_way for guest in guests] == [False, True]
-
-
-def test_who_asks_makes_room_after_all_who_are_quiet_and_oldest_first() -> None:
-    crowd, old, new, quiet = Crowd(), Guest(), Guest(), Guest()
-    for guest in (old, new, quiet):
-        crowd.is_quiet(guest)
-    for guest in (old, new, old):  # that more of it has come makes a request no younger
-        crowd.is_asking(guest)
+    assert [guest.gave_way for guest in guests] == [False, True, False]
     assert crowd.make_room()
-    assert quiet.gave_way
-    assert crowd.make_room()
-    assert (old.gave_way, new.gave_way) == (True, False)
+    assert [guest.gave_way for guest in guests] == [False, True, True]
 
 
 def test_who_is_owed_something_stays() -> None:
-    crowd, quiet, asking = Crowd(), Guest(owes_nothing=False), Guest(owes_nothing=False)
-    crowd.is_quiet(quiet)
-    crowd.is_asking(asking)
+    crowd, old, new = Crowd(), Guest(owes_nothing=False), Guest(owes_nothing=False)
+    crowd.has_moved(old)
+    crowd.has_moved(new)
     assert not crowd.make_room()
-    quiet.owes_nothing = True
+    new.owes_nothing = True
     assert crowd.make_room()
-    assert quiet.gave_way
+    assert (old.gave_way, new.gave_way) == (False, True)
 
 
 def test_who_is_gone_is_asked_no_more() -> None:
     crowd, guest = Crowd(), Guest()
-    crowd.is_asking(guest)
+    crowd.has_moved(guest)
     crowd.is_gone(guest)
     crowd.is_gone(guest)
     assert not crowd.make_room()
