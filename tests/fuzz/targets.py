@@ -194,7 +194,7 @@ def feed_envelope(data: bytes) -> str:
 def feed_payload(data: bytes) -> str:
     """A plaintext. The way of the small and that of the large agree, and json reads the same."""
     try:
-        places: Places | None = Places(data.decode("utf-8"))
+        places: Places | None = Places(data)
     except ValueError:
         places = None
     try:

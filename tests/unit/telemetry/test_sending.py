@@ -110,7 +110,7 @@ def test_a_flush_waits_as_long_as_agreed_and_the_loop_not_at_all(
 
     telemetry(REVOKED)
     began = time.monotonic()
-    assert asyncio.run(flush()) > 10
+    assert asyncio.run(flush()) >= 2  # many more where the machine is idle; a held loop has none
     assert 0.3 <= time.monotonic() - began < PATIENCE_S / 2
     assert telemetry.counts.exported == 0
 
