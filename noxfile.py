@@ -12,7 +12,7 @@ import nox
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "tests", "integration"]
+nox.options.sessions = ["lint", "types", "tests", "integration", "build", "smoke"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
@@ -158,7 +158,8 @@ def smoke(session: nox.Session) -> None:
     session.install(*groups("tests", "smoke"), ".[gcp,azure]")
     for executable in (DIST / "clef-agent", DIST / "folder" / "clef-agent"):
         env = {"CLEF_AGENT_EXECUTABLE": str(executable)}
-        session.run("pytest", "-s", "tests/smoke", *session.posargs, env=env)
+        asked = session.posargs or ["tests/smoke", "tests/integration/test_vectors.py"]
+        session.run("pytest", "-s", *asked, env=env)
 
 
 @nox.session

@@ -47,5 +47,5 @@ def test_it_costs_little_more_than_to_start_nothing(
             print(f"{probe_s * 1000:.0f} ms, and {nothing_s * 1000:.0f} ms to start nothing")
             if probe_s <= LIMIT_S and probe_s - nothing_s <= OWN_LIMIT_S:
                 return
-            # A machine that is busy with something else is no reason to fail; a probe is, each time.
+            # A machine that is busy for a moment is no reason to fail.
             assert attempt < ATTEMPTS, "a probe costs too much"
