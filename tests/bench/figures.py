@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["ok", "NOT", "-", "not measured"]
@@ -54,6 +55,50 @@ class Figure:
             "verdict": self.verdict,
             "note": self.note,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One line of the table of servers: what each of them took or gave, round by round.
+
+    ``values`` has no entry for who was not there, or has no such thing.
+    """
+
+    name: str
+    unit: str
+    values: Mapping[str, Sequence[float]]
+
+    def median(self, server: str) -> float | None:
+        """The median over the rounds, if ``server`` was measured."""
+        return median(values) if (values := self.values.get(server)) else None
+
+    def ratio(self, server: str, to: str) -> float | None:
+        """The median of the rounds' ratios: each was measured beside its like."""
+        ours, theirs = self.values.get(server), self.values.get(to)
+        if not ours or not theirs:
+            return None
+        return median(one / other for one, other in zip(ours, theirs, strict=True))
+
+    def told(self, server: str) -> str:
+        """The median with its unit."""
+        value = self.median(server)
+        return "-" if value is None else f"{_digits(value)} {self.unit}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The medians for machines."""
+        medians = {server: self.median(server) for server in self.values}
+        return {"name": self.name, "unit": self.unit, "medians": medians}
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """A table in Markdown: a line for each comparison, a column for each server."""
+    servers = list(dict.fromkeys(name for one in comparisons for name in one.values))
+    rows = [
+        ["", *servers],
+        ["---", *("---:" for _ in servers)],
+        *([one.name, *(one.told(server) for server in servers)] for one in comparisons),
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 _HEAD = ("figure", "value", "floor", "", "from")

@@ -49,6 +49,11 @@ def fifty_keys() -> Payload:
     return {"app": {f"KEY_{number}": f"{number:040d}" for number in range(50)}}
 
 
+def numbered(count: int, seed: int) -> Payload:
+    """``count`` values of 40 bytes; another ``seed`` gives other values."""
+    return {"app": {f"KEY_{number}": f"{seed:08d}{number:032d}" for number in range(count)}}
+
+
 def sized(megabytes: int, shape: Shape, *, seed: int) -> Payload:
     """A payload of about so many times 1,000,000 bytes as JSON; the seed decides its values.
 
