@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 import nox
@@ -18,7 +19,7 @@ nox.options.error_on_missing_interpreters = True
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # start-up is measured with compiled bytecode
 MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-DIST = Path("dist").absolute() / MACHINE
+DIST = Path("dist").absolute()
 PROJECT = nox.project.load_toml("pyproject.toml")
 VERSION = Path("src/clef_agent/__init__.py").read_text(encoding="utf-8").split('"')[-2]
 #: Where the image is, without its tag.
@@ -27,6 +28,14 @@ IMAGE = PROJECT["project"]["urls"]["Source"].replace("https://github.com/", "ghc
 
 def groups(*names: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+def target_of(session: nox.Session) -> tuple[str, list[str]]:
+    """The machine that ``--target`` names, this one's kind without it; and the other arguments."""
+    options = argparse.ArgumentParser(session.name, allow_abbrev=False)
+    options.add_argument("--target", choices=["x64", "arm64"], default=MACHINE)
+    chosen, others = options.parse_known_args(session.posargs)
+    return chosen.target, others
 
 
 @nox.session
@@ -138,69 +147,98 @@ def build(session: nox.Session) -> None:
 
     The same sources, packages and interpreter give the same bytes.
     """
-    options = argparse.ArgumentParser("build")
-    options.add_argument("--target", choices=["x64", "arm64"], default=MACHINE)
-    if (target := options.parse_args(session.posargs).target) != MACHINE:
-        session.error(f"{target} is built on a machine of its kind; this one is {MACHINE}")
-    session.install(*groups("build"), ".[gcp,azure]")
+    target, _ = target_of(session)
+    epoch = str(session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)).strip()
+    if target != MACHINE:
+        if target != "arm64":
+            session.error(f"{target} is built on a machine of its kind; this one is {MACHINE}")
+        requirements = groups("build")
+        session.run("python", "build/emulated.py", str(DIST / target), epoch, *requirements)
+        return
+    session.install(*groups("build"), ".[gcp,azure]", env={"PYTHONPATH": "build/wheels"})
     session.run("python", "build/bootloader.py")
-    epoch = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
+    # libgcc, which wheels link, comes from beside the interpreter if that brought one.
+    beside = Path(str(session.python or sys.executable)).resolve().parent.parent / "lib"
     session.run(
         *("python", "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level=WARN"),
-        *("--workpath=.cache/pyinstaller", f"--distpath={DIST}", "build/clef-agent.spec"),
-        env={"SOURCE_DATE_EPOCH": str(epoch).strip(), "PYTHONHASHSEED": "0"},
+        *("--workpath=.cache/pyinstaller", f"--distpath={DIST / target}", "build/clef-agent.spec"),
+        env={
+            "SOURCE_DATE_EPOCH": epoch,
+            "PYTHONHASHSEED": "0",
+            "LD_LIBRARY_PATH": str(beside),
+        },
     )
+
+
+@nox.session(name="portable-python", venv_backend="venv")
+def portable_python(session: nox.Session) -> None:
+    """An interpreter for CLEF_BUILD_PYTHON that asks for glibc 2.31 at most; needs root, Debian."""
+    session.run("python", "build/portable_python.py")
 
 
 @nox.session
 def smoke(session: nox.Session) -> None:
     """Both forms of what was built, from outside; CLEF_MAX_GLIBC is the newest they may need."""
     session.install(*groups("tests", "smoke"), ".[gcp,azure]")
-    for executable in (DIST / "clef-agent", DIST / "folder" / "clef-agent"):
-        env = {"CLEF_AGENT_EXECUTABLE": str(executable)}
-        asked = session.posargs or ["tests/smoke", "tests/integration/test_vectors.py"]
-        session.run("pytest", "-s", *asked, env=env)
+    target, others = target_of(session)
+    tests, env = ["tests/smoke", "tests/integration/test_vectors.py"], {}
+    if target != MACHINE:
+        tests = ["tests/smoke/test_contents.py", "tests/smoke/test_other_root.py"]
+        env = {"CLEF_AGENT_ROOT": str(Path(".cache/arm64/root").absolute())}
+    for executable in (DIST / target / "clef-agent", DIST / target / "folder" / "clef-agent"):
+        env["CLEF_AGENT_EXECUTABLE"] = str(executable)
+        session.run("pytest", "-s", *(others or tests), env=env)
 
 
 @nox.session
 def layer(session: nox.Session) -> None:
     """The zip for Lambda from the folder that ``build`` made."""
+    target, _ = target_of(session)
     session.run(
         "python",
         "release/lambda/layer.py",
-        str(DIST / "folder"),
-        f"dist/clef-agent-lambda-{MACHINE}.zip",
+        str(DIST / target / "folder"),
+        f"dist/clef-agent-lambda-{target}.zip",
     )
 
 
 @nox.session
 def image(session: nox.Session) -> None:
     """The image of the folder, as an OCI layout; needs root, umoci and Debian."""
-    layout, work = DIST.parent / f"image-{MACHINE}", Path(".cache/image").absolute()
+    target, _ = target_of(session)
+    layout, work = DIST / f"image-{target}", Path(f".cache/image-{target}").absolute()
     program = "release/container/image.py"
-    session.run("python", program, str(DIST / "folder"), str(layout), str(work))
+    session.run("python", program, str(DIST / target / "folder"), str(layout), str(work), target)
 
 
 @nox.session
 def release(session: nox.Session) -> None:
     """What a release carries, in dist/release: after ``build``, ``smoke`` and ``layer``."""
+    machine, _ = target_of(session)
     session.install(*groups("sbom"))
     # An environment of what the executable is made of, and nothing else, not even pip.
     contents = Path(session.create_tmp()).absolute() / "contents"
     python = str(contents / "bin" / "python")
     session.run("python", "-m", "venv", "--clear", "--without-pip", str(contents))
     session.run("python", "-m", "pip", "--quiet", "--python", python, "install", ".[gcp,azure]")
-    target = DIST.parent / "release"
+    target = DIST / "release"
     target.mkdir(parents=True, exist_ok=True)
-    parts = target / f"clef-agent-linux-{MACHINE}.cdx.json"
+    parts = target / f"clef-agent-linux-{machine}.cdx.json"
     session.run(
         *("cyclonedx-py", "environment", "--output-reproducible", "--output-file", str(parts)),
         python,
     )
-    layer = DIST.parent / f"clef-agent-lambda-{MACHINE}.zip"
+    layer = DIST / f"clef-agent-lambda-{machine}.zip"
     files = [str(path) for path in (parts, layer)]
     session.run(
-        *(python, "release/publish.py", str(DIST / "clef-agent"), str(target), MACHINE, *files),
+        *(
+            python,
+            "release/publish.py",
+            str(DIST / machine / "clef-agent"),
+            str(target),
+            machine,
+            *files,
+        ),
         external=True,
     )
 

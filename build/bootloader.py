@@ -13,7 +13,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+
+#: For the environment of the pip that compiles it.
+OPTIONS = {"PYI_STATIC_ZLIB": "1", "PYINSTALLER_COMPILE_BOOTLOADER": "1"}
 
 _VERSION = "6.22.3"
 _SHA256 = "05eb2f5615503e72939a7224d68b4aff572c6b0438ee4a17d0a4b481f399362d"
@@ -25,19 +29,21 @@ _WORK = _HERE.parent / ".cache" / "bootloader"
 
 def install() -> None:
     """Builds and installs it in this interpreter's environment, unless it is there already."""
-    recipe = hashlib.sha256(_SHA256.encode() + _PATCH.read_bytes()).hexdigest()
+    compiler = os.environ.get("CC", "")
+    recipe = hashlib.sha256(_SHA256.encode() + _PATCH.read_bytes() + compiler.encode()).hexdigest()
     stamp = Path(sys.prefix) / "clef-agent-bootloader"
     if stamp.exists() and stamp.read_text() == recipe and _is_installed():
         return
-    source = _patched_source()
+    source = patched_source()
     _pip(
         "install", "--force-reinstall", "--no-deps", str(source),
-        environment={"PYI_STATIC_ZLIB": "1", "PYINSTALLER_COMPILE_BOOTLOADER": "1"},
+        environment=OPTIONS,
     )  # fmt: skip
     stamp.write_text(recipe)
 
 
-def _patched_source() -> Path:
+def patched_source() -> Path:
+    """Its sources, checked and patched, in a folder of the work files."""
     archive = _WORK / f"pyinstaller-{_VERSION}.tar.gz"
     if not archive.exists():
         _pip(
@@ -62,10 +68,10 @@ def _is_installed() -> bool:
         return False
 
 
-def _pip(*arguments: str, environment: dict[str, str] | None = None) -> None:
+def _pip(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", *arguments],
-        env=os.environ | (environment or {}),
+        env={**os.environ, **(environment or {})},
         check=True,
     )
 
