@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 
 import nox
@@ -158,7 +157,8 @@ def build(session: nox.Session) -> None:
     session.install(*groups("build"), ".[gcp,azure]", env={"PYTHONPATH": "build/wheels"})
     session.run("python", "build/bootloader.py")
     # libgcc, which wheels link, comes from beside the interpreter if that brought one.
-    beside = Path(str(session.python or sys.executable)).resolve().parent.parent / "lib"
+    where = ("python", "-c", "import sys; print(sys.base_prefix)")
+    beside = Path(str(session.run(*where, silent=True)).strip()) / "lib"
     session.run(
         *("python", "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level=WARN"),
         *("--workpath=.cache/pyinstaller", f"--distpath={DIST / target}", "build/clef-agent.spec"),

@@ -1,7 +1,7 @@
 """Builds a Python whose executables run with glibc 2.31: for trying here what releases promise.
 
-It is compiled in a root of Debian bullseye, of the sources of Debian trixie, and brings the
-libraries that it links. The ``cc`` beside it compiles there, too: the bootloader needs that.
+It is compiled in a root of Debian bullseye, of sources of later releases, and brings the libraries
+that it links. The ``cc`` beside it compiles there, too: the bootloader needs that.
 Source: https://docs.python.org/3/using/configure.html
 """
 
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from debian_root import PROJECT, bootstrap, mirror, need, run_in
 
+#: The release of Debian that each source is of; bullseye's own OpenSSL is maintained no more.
 _PYTHON, _OPENSSL = "python3.13", "openssl"
+_SUITES = {_PYTHON: "trixie", _OPENSSL: "bookworm"}
 _WORK = PROJECT / ".cache" / "portable-python"
 _ROOT, _SOURCES, _PREFIX, _CC = _WORK / "root", _WORK / "sources", _WORK / "python", _WORK / "cc"
 _PACKAGES = (
@@ -40,8 +42,7 @@ def build() -> Path:
     _fetch()
     _compile(
         _unpacked(_OPENSSL),
-        f"./Configure --prefix={_PREFIX} --libdir=lib --openssldir=/etc/ssl"
-        " no-apps no-docs no-legacy no-tests",
+        f"./Configure --prefix={_PREFIX} --libdir=lib --openssldir=/etc/ssl no-legacy no-tests",
         "build_sw",
         "install_sw",
     )
@@ -67,13 +68,15 @@ def _fetch() -> None:
     for name in ("lists/partial", "cache/archives/partial"):
         (_SOURCES / name).mkdir(parents=True)
     listed = _SOURCES / "sources.list"
-    listed.write_text(f"deb-src {mirror()} trixie main\n")
+    archive = mirror()
+    listed.write_text("".join(f"deb-src {archive} {suite} main\n" for suite in _SUITES.values()))
     apt = ("apt-get", "--quiet", "--quiet", f"--option=Dir::Etc::SourceList={listed}",
            "--option=Dir::Etc::SourceParts=/dev/null",
            f"--option=Dir::State::Lists={_SOURCES / 'lists'}",
            f"--option=Dir::Cache={_SOURCES / 'cache'}",
            "--option=APT::Sandbox::User=root")  # fmt: skip
-    for command in (("update",), ("source", "--download-only", "--tar-only", _PYTHON, _OPENSSL)):
+    names = [f"{name}/{suite}" for name, suite in _SUITES.items()]
+    for command in (("update",), ("source", "--download-only", "--tar-only", *names)):
         subprocess.run([*apt, *command], cwd=_SOURCES, check=True)
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps",

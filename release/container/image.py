@@ -6,12 +6,17 @@ Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 from __future__ import annotations
 
+import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+#: Debian's and OCI's name of each machine that the agent is built for.
+_ARCHITECTURES = {"x64": "amd64", "arm64": "arm64"}
+_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 _PACKAGES = ("base-files", "ca-certificates", "libc6", "libgcc-s1", "netbase", "tzdata")
 #: No program but the agent, no manuals, no character sets beside Unicode's.
 _UNUSED = (
@@ -29,8 +34,16 @@ _ACCOUNTS = {
 }
 
 
-def assemble(folder: Path, layout: Path, work: Path) -> None:
-    """Writes the OCI layout ``layout``, tag ``latest``; needs root, for the owners of its files."""
+def assemble(folder: Path, layout: Path, work: Path, machine: str) -> None:
+    """Writes the OCI layout ``layout``, tag ``latest``; needs root, for the owners of its files.
+
+    Args:
+        folder: the folder build, for ``machine``.
+        layout: a directory, which is replaced.
+        work: a directory, which is replaced; the image's root is ``bundle/rootfs`` in it.
+        machine: ``x64`` or ``arm64``; nothing is run, so it need not be this one.
+    """
+    architecture = _ARCHITECTURES[machine]
     for place in (layout, work):
         shutil.rmtree(place, ignore_errors=True)
     (work / "packages").mkdir(parents=True)
@@ -38,18 +51,44 @@ def assemble(folder: Path, layout: Path, work: Path) -> None:
     _run("umoci", "init", "--layout", str(layout))
     _run("umoci", "new", "--image", image)
     _run("umoci", "unpack", "--image", image, str(work / "bundle"))
+    _download(architecture, work / "packages")
     _fill(work / "bundle" / "rootfs", folder, work / "packages")
     _run("umoci", "repack", "--image", image, str(work / "bundle"))
     _run(
         *("umoci", "config", "--image", image, "--config.user=65532:65532"),
+        f"--architecture={architecture}",
         *(f"--config.entrypoint={_PROGRAM}", "--config.env=CLEF_AGENT_LOG_FORMAT=json"),
         "--config.env=SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
     )
     _run("umoci", "gc", "--layout", str(layout))
 
 
+def _download(architecture: str, packages: Path) -> None:
+    """Fills ``packages``, by lists of its own: apt's may be of another machine's packages."""
+    state = packages.parent / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (state / name).mkdir(parents=True)
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)",
+         "Created-By: Packages", "Origin: Debian"],
+        check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    if not listed:
+        raise SystemExit("apt knows no archive of Debian: run `apt-get update`")
+    (state / "sources.list").write_text("".join(sorted(set(listed.splitlines(keepends=True)))))
+    apt = (
+        *("apt-get", "--quiet", "--quiet", f"--option=APT::Architecture={architecture}"),
+        f"--option=APT::Architectures={architecture}",
+        *("--option=APT::Sandbox::User=root", f"--option=Dir::Cache={state / 'cache'}"),
+        f"--option=Dir::Etc::SourceList={state / 'sources.list'}",
+        *("--option=Dir::Etc::SourceParts=/dev/null", f"--option=Dir::State::Lists={state}/lists"),
+        "--option=Dir::State::Status=/dev/null",
+    )
+    _run(*apt, "update", cwd=packages)
+    _run(*apt, "download", *_PACKAGES, cwd=packages)
+
+
 def _fill(root: Path, folder: Path, packages: Path) -> None:
-    _run("apt-get", "--quiet", "--quiet", "download", *_PACKAGES, cwd=packages)
     for package in sorted(packages.glob("*.deb")):
         _run("dpkg-deb", "--extract", str(package), str(root))
     for part in _UNUSED:
@@ -71,4 +110,9 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 
 if __name__ == "__main__":
     os.umask(0o022)
-    assemble(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    here = _MACHINES.get(platform.machine(), platform.machine())
+    options = argparse.ArgumentParser()
+    for place in ("folder", "layout", "work"):
+        options.add_argument(place, type=Path)
+    options.add_argument("machine", nargs="?", choices=_ARCHITECTURES, default=here)
+    assemble(**vars(options.parse_args()))
