@@ -32,6 +32,10 @@ EXCLUDED = [
     "_codecs_kr", "_codecs_tw", "_multibytecodec", "xmlrpc", "turtle", "bdb", "rlcompleter",
 ]  # fmt: skip
 
+#: What PyInstaller would run at each start, for uses that the agent has none of: they load
+#: multiprocessing and zipfile, a megabyte of memory.
+UNHOOKED = {"pyi_rth_inspect", "pyi_rth_multiprocessing"}
+
 #: The services that are asked: the sources and keys, and where credentials come from.
 _SERVICES = {"s3", "kms", "sts", "sso", "sso-oidc", "signin"}
 
