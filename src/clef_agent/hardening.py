@@ -23,9 +23,11 @@ SECRET_VARIABLES = (
 _PR_SET_DUMPABLE = 4
 
 #: mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html
-_M_PERTURB = -6
+_M_PERTURB, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -6, -1, -3
 #: What freed memory is filled with; any byte but zero, which would mean: with nothing.
 _FREED = 0x55
+#: What is larger has pages of its own, which go back to the kernel with it.
+_OWN_PAGES_BYTES = 64 * 1024
 
 
 def harden_process() -> None:
@@ -46,6 +48,9 @@ def overwrite_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_PERTURB, _FREED)
+        # A megabyte less is held in the end; both, or glibc moves them by itself.
+        mallopt(_M_TRIM_THRESHOLD, _OWN_PAGES_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
 
 
 def forbid_dumps() -> None:
