@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +62,19 @@ def test_it_holds_no_shell(work: Path) -> None:
     assert not [path for path in root.rglob("*sh") if path.parent.name in {"bin", "sbin"}]
 
 
+def capabilities(program: Path) -> set[int]:
+    """What the processes of ``program`` may do beyond their user, in whichever root they are."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "exe").readlink().match(f"*{program}"):
+                held = re.findall(
+                    r"^Cap(?:Prm|Eff|Inh|Amb):\s*(\w+)", (process / "status").read_text(), re.MULTILINE
+                )
+                found |= {int(digits, 16) for digits in held}
+    return found
+
+
 def test_its_agent_serves_and_answers_probes(work: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
@@ -73,5 +88,6 @@ def test_its_agent_serves_and_answers_probes(work: Path, tmp_path: Path) -> None
     program = "/opt/clef-agent/clef-agent"
     with AgentProcess(tmp_path, env, prefix=prefix, program=program) as agent:
         assert agent.wait_until_ready().secrets().json == PAYLOAD
+        assert capabilities(Path(program)) == {0}
         probe = subprocess.run([*prefix, program, "health"], env=agent.env, check=False, timeout=30)
         assert probe.returncode == 0
