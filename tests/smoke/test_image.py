@@ -68,9 +68,8 @@ def capabilities(program: Path) -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (process / "exe").readlink().match(f"*{program}"):
-                held = re.findall(
-                    r"^Cap(?:Prm|Eff|Inh|Amb):\s*(\w+)", (process / "status").read_text(), re.MULTILINE
-                )
+                status = (process / "status").read_text()
+                held = re.findall(r"^Cap(?:Prm|Eff|Inh|Amb):\s*(\w+)", status, re.MULTILINE)
                 found |= {int(digits, 16) for digits in held}
     return found
 
