@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text("utf-8")
+IN_LAMBDA = (ROOT / "docs" / "lambda.md").read_text("utf-8")
 
 
 def test_the_variable_table_has_every_variable_in_order() -> None:
@@ -83,7 +85,7 @@ EVENTS: tuple[events.Event, ...] = (
 
 
 def test_the_event_table_is_what_is_sent() -> None:
-    rows = re.findall(r"^\| `clef\.([a-z.]+)` \| ([A-Z]+) \| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `clef\.([a-z.]+)` \| ([A-Z]+) \| (.+) \|$", TELEMETRY, re.MULTILINE)
     documented = [(name, severity, re.findall(r"`(\w+)`", cells)) for name, severity, cells in rows]
     records = [record for event in EVENTS if (record := record_of(event)) is not None]
     assert documented == [
@@ -93,7 +95,7 @@ def test_the_event_table_is_what_is_sent() -> None:
 
 def test_the_resource_is_named() -> None:
     for name in Origin("agent-7", "file").attributes():
-        assert f"`{name}`" in README
+        assert f"`{name}`" in TELEMETRY
 
 
 def test_the_metrics_table_has_every_metric_in_order_and_every_label() -> None:
@@ -102,7 +104,7 @@ def test_the_metrics_table_has_every_metric_in_order_and_every_label() -> None:
     metrics(EVENTS[2])
     text = metrics.render(Gauges(mode="cached", ready=True, last_success_age_s=1.0)).decode()
     served = re.findall(r"^# TYPE (clef_agent_\w+) \w+$", text, re.MULTILINE)
-    rows = re.findall(r"^\| `(clef_agent_\w+)` \| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(clef_agent_\w+)` \| (.+) \|$", TELEMETRY, re.MULTILINE)
     assert [name for name, _ in rows] == served
     for name, words in rows:
         labelled = re.findall(rf'^{name}{{(\w+)="(\w+)"', text, re.MULTILINE)
@@ -117,7 +119,7 @@ def test_every_readiness_reason_is_named() -> None:
 
 
 def test_the_bounds_in_lambda_are_those_that_are_kept() -> None:
-    section = README[README.index("## AWS Lambda") : README.index("## Telemetry")]
+    section = IN_LAMBDA
     assert f"loads within {lambda_extension.LOAD_S:g} s" in section
     assert f"for {lambda_extension.REFRESH_S:g} s at most" in section
     assert f"for {lambda_extension.FLUSH_S:g} s to send telemetry" in section

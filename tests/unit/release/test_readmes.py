@@ -14,7 +14,7 @@ from deployments import IMAGE, RELEASE, REPOSITORY, ROOT, commands, script
 
 MACHINES = ("x64", "arm64")
 README = (ROOT / "README.md").read_text("utf-8")
-INSTALLING = README[README.index("## Installing") : README.index("## From a file")]
+EXECUTABLE = (ROOT / "docs" / "executable.md").read_text("utf-8")
 READMES = [ROOT / "README.md", *sorted(RELEASE.glob("*/README.md"))]
 
 
@@ -37,6 +37,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
 def test_the_files_that_are_named_are_those_of_a_release(readme: Path, published: set[str]) -> None:
     text = readme.read_text("utf-8")
+    if readme == ROOT / "README.md":
+        text += EXECUTABLE
     named = set(re.findall(r"\bclef-agent-(?:linux|lambda|licences)[\w.-]*\w", text))
     assert named <= published
     if readme == ROOT / "README.md":
@@ -92,10 +94,10 @@ def test_every_dependency_is_a_part_that_is_named() -> None:
     wanted = [*project["dependencies"], *extras["gcp"], *extras["azure"]]
     for requirement in wanted:
         name = re.split(r"[^\w-]", requirement)[0]
-        assert f"`{name}`" in INSTALLING, name
+        assert f"`{name}`" in EXECUTABLE, name
 
 
 def test_the_sizes_are_those_that_are_held() -> None:
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests/smoke").glob("*.py"))
-    for size in re.findall(r"(\d+) MB(?! to spare|, and)", INSTALLING.split("| Form |")[1]):
+    for size in re.findall(r"(\d+) MB(?! to spare|, and)", EXECUTABLE.split("| Form |")[1]):
         assert re.search(rf"\b{size}\b", sources), size
