@@ -141,9 +141,7 @@ def _limits(path: str, agent: Server, home: Path) -> Iterator[list[Server]]:
 
 
 def _requests(path: str, servers: Sequence[Server]) -> list[Comparison]:
-    rates: dict[str, list[float]] = defaultdict(list)
-    halves: dict[str, list[float]] = defaultdict(list)
-    tails: dict[str, list[float]] = defaultdict(list)
+    rates, halves, tails = ({server.name: list[float]() for server in servers} for _ in range(3))
     for number in range(_ROUNDS):
         # Who comes second profits from caches, or suffers from heat: each does, in turn.
         for server in servers if number % 2 else reversed(servers):
@@ -152,9 +150,9 @@ def _requests(path: str, servers: Sequence[Server]) -> list[Comparison]:
             halves[server.name].append(load.p50_us / 1000)
             tails[server.name].append(load.p99_us / 1000)
     return [
-        Comparison(f"GET {path}", "/s", dict(rates)),
-        Comparison(f"GET {path}, p50", "ms", dict(halves)),
-        Comparison(f"GET {path}, p99", "ms", dict(tails)),
+        Comparison(f"GET {path}", "/s", rates),
+        Comparison(f"GET {path}, p50", "ms", halves),
+        Comparison(f"GET {path}, p99", "ms", tails),
     ]
 
 
@@ -211,7 +209,7 @@ def _rotation_ms(server: Server, artifact: bytes) -> float:
 
 
 def _just_in_time(agents: dict[str, list[str]], keys: KeyPair, home: Path) -> Comparison:
-    rates: dict[str, list[float]] = defaultdict(list)
+    rates = {name: list[float]() for name in agents}
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
@@ -227,7 +225,7 @@ def _just_in_time(agents: dict[str, list[str]], keys: KeyPair, home: Path) -> Co
                     server.port, "/v1/secrets", connections=_CONNECTIONS, duration_s=_ROUND_S
                 )
                 rates[server.name].append(load.per_s)
-    return Comparison("GET /v1/secrets, just in time (age)", "/s", dict(rates))
+    return Comparison("GET /v1/secrets, just in time (age)", "/s", rates)
 
 
 # --- sizes --------------------------------------------------------------------------------------
