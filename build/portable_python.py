@@ -24,7 +24,7 @@ _PACKAGES = (
     "gcc", "libc6-dev", "libffi-dev", "make", "patchelf", "perl", "pkg-config", "zlib1g-dev",
 )  # fmt: skip
 #: The machine that the executable is built on has newer ones, which ask for its own glibc.
-_LIBRARIES = ("libffi.so.7", "libgcc_s.so.1", "libz.so.1")
+_LIBRARIES = ("libffi.so.7", "libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
 #: Each directory's files find the libraries from where they are.
 _SEARCHED = {"bin": "$ORIGIN/../lib", "lib": "$ORIGIN", "lib-dynload": "$ORIGIN/../.."}
 
