@@ -170,3 +170,13 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     named = set(re.findall(r"`((?:unit|integration|smoke)/[\w/]+\.py)`", text))
     assert len(named) > 10
     assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "release").rglob("*.md"),
+         ROOT / "build" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
