@@ -50,6 +50,20 @@ def source(home: Path) -> dict[str, str]:
     return {"CLEF_AGENT_SOURCE": str(artifact), "CLEF_AGENT_AGE_KEY": AGE_KEY}
 
 
+@pytest.fixture
+def outside_tmp(
+    executable: Path, home: Path, is_one_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executable as a copy that stays in sight when /tmp is covered."""
+    copy = home / "copied" / executable.name
+    if is_one_file:
+        copy.parent.mkdir()
+        shutil.copy(executable, copy)
+    else:
+        shutil.copytree(executable.parent, copy.parent, symlinks=True)
+    monkeypatch.setenv("CLEF_AGENT_EXECUTABLE", str(copy))
+
+
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -113,6 +127,7 @@ def test_each_of_its_processes_is_closed_to_their_own_user(
             assert open_to(NOBODY, pid) == []
 
 
+@pytest.mark.usefixtures("outside_tmp")
 # case 29
 @pytest.mark.parametrize("options", ["ro", "noexec"])
 def test_without_a_usable_temporary_directory_the_one_file_says_what_to_do(
@@ -130,6 +145,7 @@ def test_without_a_usable_temporary_directory_the_one_file_says_what_to_do(
         assert agent.wait_until_ready().secrets().json == PAYLOAD
 
 
+@pytest.mark.usefixtures("outside_tmp")
 def test_a_full_disk_keeps_nothing_that_was_unpacked(
     source: dict[str, str], home: Path, is_one_file: bool
 ) -> None:
