@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import socketserver
 import subprocess
@@ -432,3 +434,21 @@ def test_help_names_every_command_and_explains_every_argument() -> None:
 
 def test_an_unknown_command_is_wrong_usage() -> None:
     assert clef_agent("nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("command", [("health",), ("ready",), ("ready", "--wait", "9"), ("keys",)])
+def test_a_person_who_gives_up_waiting_sees_no_traceback(command: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"PATH": os.environ["PATH"], "CLEF_AGENT_PORT": str(silent.getsockname()[1]),
+               "CLEF_AGENT_TOKEN": TOKEN}  # fmt: skip
+        asking = subprocess.Popen(
+            [*agent_command(), *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        with connection:
+            connection.recv(1)
+            asking.send_signal(signal.SIGINT)
+            out, err = asking.communicate(timeout=30)
+    assert (asking.returncode, out) == (130, b"")
+    assert b"Traceback" not in err

@@ -19,6 +19,8 @@ from clef_agent.errors import ClefError
 _TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 _OK, _UNAUTHORIZED, _UNAVAILABLE = 200, 401, 503
+#: As the command line's library has it, and shells.
+_INTERRUPTED: Final = 130
 
 #: What to do about each reason that keeps an agent from serving.
 _UNREADY_HINTS = {
@@ -36,6 +38,8 @@ def run(name: str) -> int:
     except (Failure, ClefError) as failure:
         report(failure)
         return FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return 0
 
 
