@@ -27,11 +27,11 @@ from bench.processes import (
     free_port,
     memory_kib,
     running,
-    session_of,
     wait_until_ready,
 )
 from bench.rivals import BARE, INSTALLED, NGINX, REFERENCE, Server
 from bench.workload import KeyPair, fifty_keys, numbered
+from process_tree import tree_of
 
 _STARTS: Final = 11
 _ROUNDS: Final = 9
@@ -46,8 +46,8 @@ _UNWATCHED: Final = {"CLEF_AGENT_POLL_INTERVAL": "600", "CLEF_AGENT_CACHE_TTL": 
 _SETTLE_S, _IDLE_S, _HOUR_S = 4, 20, 3600
 _POLL_S: Final = 0.002
 _OK, _TOO_SOON = 200, 429
-#: Of the reference: what must be kept, as the ratio's bound.
-_REFERENCE_BOUNDS: Final = {
+#: What a start may take of the reference's; installed, it is only told.
+_START_BOUNDS: Final = {
     INSTALLED: None,
     "one file": Bound("at most", 1.0),
     "folder": Bound("at most", 0.6),
@@ -67,9 +67,15 @@ def measure(directory: Path) -> tuple[list[Figure], list[Comparison]]:
         comparisons += _refreshes(agents, keys, count, directory / f"keys-{count}")
     memory = next(one for one in comparisons if one.unit == "MB")
     return [
-        *_start_figures(starts),
-        *_load_figures(loads),
-        *_ratios(just_in_time, REFERENCE, "at least", 8),
+        *(
+            figure
+            for name, bound in _START_BOUNDS.items()
+            for figure in _ratio(starts, name, REFERENCE, bound)
+        ),
+        *_ratio(loads, INSTALLED, BARE, Bound("at least", 0.75)),
+        *_ratio(loads, INSTALLED, NGINX, Bound("at least", 0.3)),
+        *_ratio(loads, INSTALLED, REFERENCE, Bound("at least", 4)),
+        *_ratio(just_in_time, INSTALLED, REFERENCE, Bound("at least", 8)),
         *_memory_figures(memory),
     ], comparisons
 
@@ -93,16 +99,6 @@ def _starts(agents: dict[str, list[str]], keys: KeyPair, home: Path) -> Comparis
     return Comparison("start to ready, file source", "ms", dict(taken))
 
 
-def _start_figures(starts: Comparison) -> list[Figure]:
-    return [
-        Figure(
-            f"start to ready, {name}, of the reference", ratio, "x", bound, _beside(starts, name)
-        )
-        for name, bound in _REFERENCE_BOUNDS.items()
-        if (ratio := starts.ratio(name, REFERENCE)) is not None
-    ]
-
-
 # --- requests, and what the process is like afterwards ------------------------------------------
 
 
@@ -119,7 +115,7 @@ def _loads(
         ]
         for path in ("/v1/secrets", "/v1/keys", "/v1/health"):
             with _limits(path, ours[0], home / path.rpartition("/")[2]) as limits:
-                comparisons += _requests(path, [*ours, *limits])
+                comparisons += _requests(path, [*ours, *limits], f"GET {path}")
         comparisons.append(_idle(ours))
         comparisons.append(_memory(ours))
         comparisons.append(_rotations(ours, keys))
@@ -140,7 +136,8 @@ def _limits(path: str, agent: Server, home: Path) -> Iterator[list[Server]]:
         yield servers
 
 
-def _requests(path: str, servers: Sequence[Server]) -> list[Comparison]:
+def _requests(path: str, servers: Sequence[Server], title: str) -> list[Comparison]:
+    """The rate first, then the times."""
     rates, halves, tails = ({server.name: list[float]() for server in servers} for _ in range(3))
     for number in range(_ROUNDS):
         # Who comes second profits from caches, or suffers from heat: each does, in turn.
@@ -150,17 +147,9 @@ def _requests(path: str, servers: Sequence[Server]) -> list[Comparison]:
             halves[server.name].append(load.p50_us / 1000)
             tails[server.name].append(load.p99_us / 1000)
     return [
-        Comparison(f"GET {path}", "/s", rates),
-        Comparison(f"GET {path}, p50", "ms", halves),
-        Comparison(f"GET {path}, p99", "ms", tails),
-    ]
-
-
-def _load_figures(secrets: Comparison) -> list[Figure]:
-    return [
-        *_ratios(secrets, BARE, "at least", 0.75),
-        *_ratios(secrets, NGINX, "at least", 0.3),
-        *_ratios(secrets, REFERENCE, "at least", 4),
+        Comparison(title, "/s", rates),
+        Comparison(f"{title}, p50", "ms", halves),
+        Comparison(f"{title}, p99", "ms", tails),
     ]
 
 
@@ -209,7 +198,6 @@ def _rotation_ms(server: Server, artifact: bytes) -> float:
 
 
 def _just_in_time(agents: dict[str, list[str]], keys: KeyPair, home: Path) -> Comparison:
-    rates = {name: list[float]() for name in agents}
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
@@ -219,13 +207,7 @@ def _just_in_time(agents: dict[str, list[str]], keys: KeyPair, home: Path) -> Co
             )
             for number, (name, command) in enumerate(agents.items())
         ]
-        for number in range(_ROUNDS):
-            for server in servers if number % 2 else reversed(servers):
-                load = wrk.run(
-                    server.port, "/v1/secrets", connections=_CONNECTIONS, duration_s=_ROUND_S
-                )
-                rates[server.name].append(load.per_s)
-    return Comparison("GET /v1/secrets, just in time (age)", "/s", rates)
+        return _requests("/v1/secrets", servers, "GET /v1/secrets, just in time (age)")[0]
 
 
 # --- sizes --------------------------------------------------------------------------------------
@@ -302,16 +284,16 @@ def _poll(is_done: Callable[[], bool]) -> None:
 
 
 def _cpu_s(server: Server) -> float:
-    return sum(cpu_s(pid) for pid in session_of(server.session))
+    return sum(cpu_s(pid) for pid in tree_of(server.pid))
 
 
 def _sum_mb(server: Server, name: str) -> float:
-    return sum(memory_kib(pid)[name] for pid in session_of(server.session)) * 1024 / 1e6
+    return sum(memory_kib(pid)[name] for pid in tree_of(server.pid)) * 1024 / 1e6
 
 
 def _peak_mb(server: Server) -> float:
     kib = 0
-    for pid in session_of(server.session):
+    for pid in tree_of(server.pid):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 kib += int(line.split()[1])
@@ -321,15 +303,10 @@ def _peak_mb(server: Server) -> float:
 # --- ratios -------------------------------------------------------------------------------------
 
 
-def _ratios(comparison: Comparison, to: str, side: str, limit: float) -> list[Figure]:
-    """What the installed package does, of what ``to`` does, if that was measured."""
-    ratio = comparison.ratio(INSTALLED, to)
+def _ratio(comparison: Comparison, name: str, to: str, bound: Bound | None) -> list[Figure]:
+    """What ``name`` took or gave, of what ``to`` did; nothing where one was not measured."""
+    ratio = comparison.ratio(name, to)
     if ratio is None:
         return []
-    bound = Bound("at least" if side == "at least" else "at most", limit)
-    note = _beside(comparison, INSTALLED, to)
-    return [Figure(f"{comparison.name}, of {to}", ratio, "x", bound, note)]
-
-
-def _beside(comparison: Comparison, name: str, to: str = REFERENCE) -> str:
-    return f"{comparison.told(name)} beside {comparison.told(to)}, medians"
+    note = f"{comparison.told(name)} beside {comparison.told(to)}, medians"
+    return [Figure(f"{comparison.name}, {name}, of {to}", ratio, "x", bound, note)]

@@ -112,22 +112,6 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime(clock.value)
 
 
-def session_of(leader: int) -> list[int]:
-    """The processes of the session that ``leader`` began, itself included: an executable of one
-    file is two.
-
-    Source: proc_pid_stat(5), field 6
-    """
-    members = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            # The name in parentheses may hold anything.
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == leader:
-                members.append(int(path.parent.name))
-    return members
-
-
 def memory_kib(pid: int) -> dict[str, int]:
     """``Pss``, ``Rss``, ``Private_Dirty`` and so on, in KiB.
 

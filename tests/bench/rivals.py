@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.processes import agent_command, agent_env, free_port, program_command, running
-from bench.processes import wait_until_ready as wait
+from bench.processes import (
+    agent_command,
+    agent_env,
+    free_port,
+    program_command,
+    running,
+    wait_until_ready,
+)
 from bench.workload import KeyPair
 from clef_agent.artifact.pack import Payload
 
@@ -39,14 +45,14 @@ def agents() -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Something that answers on ``port``; ``session`` is the session that its processes are in.
+    """Something that answers on ``port``, by the process ``pid`` and those that it has started.
 
     ``artifact`` is the file that it serves; None for one that is no agent.
     """
 
     name: str
     port: int
-    session: int
+    pid: int
     artifact: Path | None = None
 
 
@@ -59,7 +65,7 @@ def serving(
     artifact, port = home / "artifact.json", free_port()
     artifact.write_bytes(keys.pack(payload))
     with running(command, agent_env(port, artifact, keys.file, **more)) as process:
-        wait(process, port)
+        wait_until_ready(process, port)
         yield Server(name, port, process.pid, artifact)
 
 
@@ -68,7 +74,7 @@ def bare_asgi(response: Path) -> Iterator[Server]:
     """An ASGI function that does nothing but send ``response``."""
     port = free_port()
     with running(program_command("bare_asgi", str(port), str(response))) as process:
-        wait(process, port)
+        wait_until_ready(process, port)
         yield Server(BARE, port, process.pid)
 
 
@@ -108,5 +114,5 @@ def nginx(body: bytes, headers: dict[str, str], home: Path) -> Iterator[Server]:
     user = "user root;" if os.geteuid() == 0 else ""  # or it may not enter our directory
     conf.write_text(_NGINX_CONF.format(home=home, port=port, headers=lines, user=user))
     with running(["nginx", "-c", str(conf), "-p", str(home)]) as process:
-        wait(process, port)
+        wait_until_ready(process, port)
         yield Server(NGINX, port, process.pid)
