@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ import pytest
 
 from agent_process import AgentProcess
 from fakes import AGE_KEY, PAYLOAD, packed
+from process_tree import runs, tree_of
 
 ASSEMBLE = Path(__file__).resolve().parents[2] / "release" / "container" / "image.py"
 MEGABYTE = 1_000_000
@@ -62,16 +62,11 @@ def test_it_holds_no_shell(work: Path) -> None:
     assert not [path for path in root.rglob("*sh") if path.parent.name in {"bin", "sbin"}]
 
 
-def capabilities(program: Path) -> set[int]:
-    """What the processes of ``program`` may do beyond their user, in whichever root they are."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "exe").readlink().match(f"*{program}"):
-                status = (process / "status").read_text()
-                held = re.findall(r"^Cap(?:Prm|Eff|Inh|Amb):\s*(\w+)", status, re.MULTILINE)
-                found |= {int(digits, 16) for digits in held}
-    return found
+def capabilities(pid: int) -> set[int]:
+    """What a process may do beyond its user, now or by what it starts."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    held = re.findall(r"^Cap(?:Prm|Eff|Inh|Amb):\s*(\w+)", status, re.MULTILINE)
+    return {int(digits, 16) for digits in held}
 
 
 def test_its_agent_serves_and_answers_probes(work: Path, tmp_path: Path) -> None:
@@ -87,6 +82,8 @@ def test_its_agent_serves_and_answers_probes(work: Path, tmp_path: Path) -> None
     program = "/opt/clef-agent/clef-agent"
     with AgentProcess(tmp_path, env, prefix=prefix, program=program) as agent:
         assert agent.wait_until_ready().secrets().json == PAYLOAD
-        assert capabilities(Path(program)) == {0}
+        *_, serving = tree_of(agent.process.pid)  # below those that have made its root
+        assert runs(program, serving)
+        assert capabilities(serving) == {0}
         probe = subprocess.run([*prefix, program, "health"], env=agent.env, check=False, timeout=30)
         assert probe.returncode == 0
