@@ -37,6 +37,15 @@ def target_of(session: nox.Session) -> tuple[str, list[str]]:
     return chosen.target, others
 
 
+def contents(session: nox.Session) -> str:
+    """The Python of a new environment of what the package needs, and nothing else, not even pip."""
+    place = Path(session.create_tmp()).absolute() / "contents"
+    python = str(place / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(place))
+    session.run("python", "-m", "pip", "--quiet", "--python", python, "install", ".[gcp,azure]")
+    return python
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, layout, the direction of imports, and no secret in the tree."""
@@ -84,14 +93,12 @@ def integration(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Known vulnerabilities of what pip installs with the package today; asks PyPI."""
     session.install(*groups("audit"))
-    temporary = Path(session.create_tmp()).absolute()
-    # An environment of what the package needs, and nothing else.
-    python = str(temporary / "contents" / "bin" / "python")
-    session.run("python", "-m", "venv", "--clear", str(temporary / "contents"))
-    session.run(python, "-m", "pip", "--quiet", "install", ".[gcp,azure]", external=True)
+    python = contents(session)
     frozen = session.run(
-        *(python, "-m", "pip", "freeze", "--exclude", "clef-agent"), external=True, silent=True
+        *("python", "-m", "pip", "--python", python, "freeze", "--exclude", "clef-agent"),
+        silent=True,
     )
+    temporary = Path(session.create_tmp())
     requirements, report = temporary / "requirements.txt", temporary / "report.json"
     requirements.write_text(str(frozen))
     report.unlink(missing_ok=True)
@@ -216,11 +223,7 @@ def release(session: nox.Session) -> None:
     """What a release carries, in dist/release: after ``build``, ``smoke`` and ``layer``."""
     machine, _ = target_of(session)
     session.install(*groups("sbom"))
-    # An environment of what the executable is made of, and nothing else, not even pip.
-    contents = Path(session.create_tmp()).absolute() / "contents"
-    python = str(contents / "bin" / "python")
-    session.run("python", "-m", "venv", "--clear", "--without-pip", str(contents))
-    session.run("python", "-m", "pip", "--quiet", "--python", python, "install", ".[gcp,azure]")
+    python = contents(session)
     target = DIST / "release"
     target.mkdir(parents=True, exist_ok=True)
     parts = target / f"clef-agent-linux-{machine}.cdx.json"
@@ -228,17 +231,10 @@ def release(session: nox.Session) -> None:
         *("cyclonedx-py", "environment", "--output-reproducible", "--output-file", str(parts)),
         python,
     )
-    layer = DIST / f"clef-agent-lambda-{machine}.zip"
-    files = [str(path) for path in (parts, layer)]
+    executable, layer = DIST / machine / "clef-agent", DIST / f"clef-agent-lambda-{machine}.zip"
     session.run(
-        *(
-            python,
-            "release/publish.py",
-            str(DIST / machine / "clef-agent"),
-            str(target),
-            machine,
-            *files,
-        ),
+        *(python, "release/publish.py", str(executable), str(target), machine),
+        *(str(parts), str(layer)),
         external=True,
     )
 
