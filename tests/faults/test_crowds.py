@@ -51,13 +51,6 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    path = tmp_path / "artifact.json"
-    path.write_bytes(packed())
-    return path
-
-
-@pytest.fixture
 def agent(tmp_path: Path, artifact: Path) -> Iterator[AgentProcess]:
     env = {"CLEF_AGENT_SOURCE": str(artifact), "CLEF_AGENT_AGE_KEY": AGE_KEY}
     with running(tmp_path, env) as made:

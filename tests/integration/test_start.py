@@ -42,13 +42,6 @@ HEAVY = (
 
 
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    path = tmp_path / "artifact.json"
-    path.write_bytes(packed())
-    return path
-
-
-@pytest.fixture
 def env(artifact: Path) -> dict[str, str]:
     return {"CLEF_AGENT_SOURCE": str(artifact), "CLEF_AGENT_AGE_KEY": AGE_KEY}
 

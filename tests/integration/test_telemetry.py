@@ -37,13 +37,6 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    path = tmp_path / "artifact.json"
-    path.write_bytes(packed())
-    return path
-
-
-@pytest.fixture
 def env(artifact: Path, collector: Collector) -> dict[str, str]:
     return {
         "CLEF_AGENT_SOURCE": str(artifact),
