@@ -14,7 +14,8 @@ import httptools
 from clef_agent.client import Endpoint
 
 _CHUNK_BYTES: Final = 256 * 1024
-_MAX_HEAD_BYTES: Final = 64 * 1024
+#: Of the reads that bring the head, to the end of the last one.
+_MAX_HEAD_BYTES: Final = 320 * 1024
 _CONTINUE, _SWITCHING, _OK = 100, 101, 200
 
 
@@ -101,7 +102,7 @@ class _Reader:
             raise NotHttp("its answer is not HTTP") from None
         if self._left_bytes < 0:
             raise TooLong
-        if self._head_bytes > _MAX_HEAD_BYTES + _CHUNK_BYTES:
+        if self._head_bytes > _MAX_HEAD_BYTES:
             raise NotHttp("its answer has no end of its head")
 
     def _end(self) -> None:

@@ -86,11 +86,7 @@ class AgeKeyring:
             identities = [*self._inline, *self._from_file]
             pyrage.decrypt_io(io.BytesIO(ciphertext), opened, identities)
             return opened.plaintext()
-        except (
-            pyrage.DecryptError,
-            OSError,
-            ValueError,
-        ) as exc:  # OSError: what a chunk's tag says
+        except (pyrage.DecryptError, OSError, ValueError) as exc:  # OSError: a chunk's tag is wrong
             raise DecryptFailed(f"age cannot open it: {exc}") from None
         finally:
             opened.clear()
