@@ -34,6 +34,9 @@ class ShiftedClock:
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
+            # Or it takes glibc for one that waits for a monotonic time by the wall clock: each wait
+            # for the interpreter's lock would be over at once, and a busy machine start no agent.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             **({} if moves_monotonic else {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}),
         }
 
