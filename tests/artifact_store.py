@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class ArtifactStore:
     """What the store answers from now on, and what it was asked.
 
-    ``hangs`` makes it accept and never answer. ``asked_at`` are moments of the monotonic clock.
+    ``hangs`` makes it accept and never answer. ``asked_at`` are moments of the monotonic clock;
+    ``sent`` are the artifacts that it has answered with.
     """
 
     body: bytes
@@ -25,6 +26,7 @@ class ArtifactStore:
     port: int = 0
     asked_at: list[float] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -40,6 +42,8 @@ class ArtifactStore:
         etag = f'"{hashlib.sha256(self.body).hexdigest()}"'
         is_known = self.status == 200 and request.headers.get("If-None-Match") == etag
         status, body = (304, b"") if is_known else (self.status, self.body)
+        if status == 200:
+            self.sent.append(body)
         request.send_response(status)
         for name, value in {"ETag": etag, "Content-Length": str(len(body)), **self.headers}.items():
             request.send_header(name, value)
