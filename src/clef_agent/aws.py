@@ -135,7 +135,10 @@ class Aws:
         if self._session is None:
             from botocore.session import Session
 
+            from clef_agent.aws_descriptions import LeanDescriptions
+
             session = Session()
+            session.get_component("data_loader").file_loader = LeanDescriptions()
             # botocore has a variable of its own for this, which goes first.
             certificates = self._env.get("SSL_CERT_FILE")
             if certificates and not session.get_config_variable("ca_bundle"):

@@ -13,7 +13,7 @@ from bench.processes import (
     TOKEN,
     agent_command,
     free_port,
-    memory_kib,
+    pss_mb,
     running,
     wait_until_ready,
 )
@@ -89,4 +89,4 @@ def _pss_mb(env: dict[str, str]) -> float:
     with running(agent_command(), {**env, "CLEF_AGENT_PORT": str(port)}) as agent:
         for _ in range(_REQUESTS):
             wait_until_ready(agent, port)
-        return memory_kib(agent.pid)["Pss"] / 1024
+        return pss_mb(agent.pid)

@@ -125,3 +125,8 @@ def memory_kib(pid: int) -> dict[str, int]:
         name, _, value = line.partition(":")
         memory[name] = int(value.split()[0])
     return memory
+
+
+def pss_mb(pid: int) -> float:
+    """The proportional set size of one process, in millions of bytes."""
+    return memory_kib(pid)["Pss"] * 1024 / 1e6

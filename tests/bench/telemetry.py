@@ -14,7 +14,7 @@ from bench.processes import (
     agent_command,
     agent_env,
     free_port,
-    memory_kib,
+    pss_mb,
     running,
     wait_until_ready,
 )
@@ -63,4 +63,4 @@ def _pss_mb(artifact: Path, keys: KeyPair, collector: Collector) -> float:
             if time.monotonic() > deadline:
                 raise MeasurementFailed("no event was sent")
             time.sleep(0.01)
-        return memory_kib(agent.pid)["Pss"] * 1024 / 1e6
+        return pss_mb(agent.pid)
