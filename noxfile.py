@@ -188,7 +188,8 @@ def smoke(session: nox.Session) -> None:
     """Both forms of what was built, from outside; CLEF_MAX_GLIBC is the newest they may need."""
     session.install(*groups("tests", "smoke"), ".[gcp,azure]")
     target, others = target_of(session)
-    tests, env = ["tests/smoke", "tests/integration/test_vectors.py"], {}
+    from_outside = ("test_vectors.py", "test_memory.py")
+    tests, env = ["tests/smoke", *(f"tests/integration/{name}" for name in from_outside)], {}
     if target != MACHINE:
         tests = ["tests/smoke/test_contents.py", "tests/smoke/test_other_root.py"]
         env = {"CLEF_AGENT_ROOT": str(Path(".cache/arm64/root").absolute())}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from clouds import FakeKms
 from fake_service import serving
 from fakes import AGE_KEY, changed, packed
 from process_memory import Marked, copies_of
+from process_tree import tree_of
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's"),
@@ -87,9 +89,13 @@ def use(agent: AgentProcess, payload: Payload) -> None:
 
 
 def count(marked: Marked, agent: AgentProcess, what: str) -> int:
-    """Copies, whole or in pieces; printed, with where they lie. Skips where nobody may look."""
+    """Copies in all processes, whole or in pieces; printed, with where they lie. Skips where
+    nobody may look.
+    """
+    copies: Counter[str] = Counter()
     try:
-        copies = copies_of(marked, agent.process.pid)
+        for pid in tree_of(agent.process.pid):  # the one-file executable is two
+            copies += copies_of(marked, pid)
     except PermissionError:
         pytest.skip("only root, with CAP_SYS_PTRACE, may read the memory of an agent")
     sys.stdout.write(f"{what}: {copies.total()} copies {dict(copies.most_common(5))}\n")
