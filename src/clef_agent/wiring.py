@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, assert_never
@@ -26,13 +26,13 @@ from clef_agent.config import Config
 from clef_agent.decrypt import Decryptor
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
-from clef_agent.errors import NotLoaded
 from clef_agent.hardening import raise_descriptor_limit
 from clef_agent.kms.aws import AwsKms
 from clef_agent.kms.azure import AzureKeys
 from clef_agent.kms.base import KeyService
 from clef_agent.kms.gcp import GcpKms
 from clef_agent.lifecycle.agent import Agent
+from clef_agent.lifecycle.core import Core
 from clef_agent.log import LOGGER
 from clef_agent.provider import CachedSecrets, JustInTimeSecrets, SecretsProvider
 from clef_agent.refresh import Parts, Refresher
@@ -55,30 +55,6 @@ if TYPE_CHECKING:
 
 #: How long a thread may keep the interpreter while another wants it, in seconds.
 _SWITCH_INTERVAL_S: Final = 0.001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Core:
-    """What fetches, proves and keeps secrets; who serves them is another matter."""
-
-    source: Source
-    key_services: Mapping[str, KeyService]
-    decryptor: Decryptor
-    memory: Memory
-    keeper: CopyKeeper
-    refresher: Refresher
-    provider: SecretsProvider
-    clock: Clock
-    metrics: Metrics
-    telemetry: Telemetry
-    emit: events.Emit
-
-    async def aclose(self) -> None:
-        """Lets go of secrets, and of connections to others."""
-        self.memory.wipe(NotLoaded)
-        await self.source.aclose()
-        for service in self.key_services.values():
-            await service.aclose()
 
 
 def make_core(
@@ -162,21 +138,11 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
     core = make_core(config, env, source, with_telemetry=True)
     sockets, token = _claim(config, env)
     return Agent(
-        source=core.source,
-        provider=core.provider,
-        refresher=core.refresher,
-        memory=core.memory,
-        keeper=core.keeper,
-        decryptor=core.decryptor,
-        clock=core.clock,
+        core=core,
         began=core.clock.now(),
-        emit=core.emit,
-        metrics=core.metrics,
-        telemetry=core.telemetry,
         listener=Listener(descriptors=descriptors),
         sockets=sockets,
         token=token,
-        key_services=tuple(core.key_services.values()),
         read_token=lambda: _read_token(config, token),
         bearer=BearerToken(token.value),
         warm_ups=tuple(_warm_ups(config, core.source, core.key_services)),

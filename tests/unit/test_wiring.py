@@ -54,9 +54,9 @@ def assembled(env: Mapping[str, str]) -> Iterator[Agent]:
 
 def test_a_path_becomes_a_file_source_without_a_copy(base: dict[str, str], tmp_path: Path) -> None:
     with assembled({**base, "CLEF_AGENT_CACHE_PATH": str(tmp_path / "cache")}) as agent:
-        assert isinstance(agent.source, FileSource)
-        assert isinstance(agent.keeper, NoCopy)
-        assert isinstance(agent.provider, CachedSecrets)
+        assert isinstance(agent.core.source, FileSource)
+        assert isinstance(agent.core.keeper, NoCopy)
+        assert isinstance(agent.core.provider, CachedSecrets)
 
 
 def test_a_url_becomes_an_http_source_with_a_copy_where_one_is_wanted(
@@ -64,16 +64,16 @@ def test_a_url_becomes_an_http_source_with_a_copy_where_one_is_wanted(
 ) -> None:
     env = {**base, "CLEF_AGENT_SOURCE": "https://store.example/artifact.json"}
     with assembled(env) as agent:
-        assert isinstance(agent.source, HttpSource)
-        assert isinstance(agent.keeper, NoCopy)
+        assert isinstance(agent.core.source, HttpSource)
+        assert isinstance(agent.core.keeper, NoCopy)
     with assembled({**env, "CLEF_AGENT_CACHE_PATH": str(tmp_path / "cache")}) as agent:
-        assert isinstance(agent.keeper, BackgroundKeeper)
+        assert isinstance(agent.core.keeper, BackgroundKeeper)
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_ttl_of_zero_is_the_just_in_time_mode(base: dict[str, str]) -> None:
     with assembled({**base, "CLEF_AGENT_CACHE_TTL": "0"}) as agent:
-        assert isinstance(agent.provider, JustInTimeSecrets)
+        assert isinstance(agent.core.provider, JustInTimeSecrets)
 
 
 def test_both_sockets_are_bound_before_anything_is_loaded(
@@ -85,17 +85,17 @@ def test_both_sockets_are_bound_before_anything_is_loaded(
             ("127.0.0.1", int(base["CLEF_AGENT_PORT"])),
             str(path),
         ]
-        assert agent.memory.never_loaded
+        assert agent.core.memory.never_loaded
 
 
 def test_a_collector_makes_telemetry_and_without_one_there_is_none(base: dict[str, str]) -> None:
     with assembled(base) as agent:
-        assert isinstance(agent.telemetry, NoTelemetry)
+        assert isinstance(agent.core.telemetry, NoTelemetry)
     url = {"CLEF_AGENT_TELEMETRY_URL": "http://127.0.0.1:4318"}
     with assembled({**base, **url}) as agent:
-        assert isinstance(agent.telemetry, OtlpTelemetry)
+        assert isinstance(agent.core.telemetry, OtlpTelemetry)
     with assembled({**base, **url, "OTEL_SDK_DISABLED": "true"}) as agent:
-        assert isinstance(agent.telemetry, NoTelemetry)
+        assert isinstance(agent.core.telemetry, NoTelemetry)
 
 
 class Told(NoTelemetry):
@@ -116,7 +116,7 @@ def test_telemetry_begins_with_the_first_secrets_and_hurries_at_the_end(
 ) -> None:
     with assembled(base) as agent:
         told = Told()
-        heard = replace(agent, telemetry=told, emit=told.asked.append)
+        heard = replace(agent, core=replace(agent.core, telemetry=told, emit=told.asked.append))
         heard.started()
         heard.stopped("signal")
     started, begin, stopped, hurry = told.asked

@@ -16,11 +16,12 @@ from clef_agent.cli.failure import Failure
 from clef_agent.cli.probe import failure_of
 from clef_agent.errors import ClefError
 from clef_agent.lane import Lane
+from clef_agent.lifecycle.core import Core
 from clef_agent.lifecycle.polling import Polling
 from clef_agent.lifecycle.startup import first_load
 from clef_agent.log import LOGGER
 from clef_agent.regular_file import read_regular_file
-from clef_agent.wiring import Core, make_core
+from clef_agent.wiring import make_core
 
 #: How long one question to the agent waits for a change, in seconds; the most that it allows.
 _WAIT_S: Final = 60

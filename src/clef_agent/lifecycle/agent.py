@@ -11,21 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clef_agent import __version__
-from clef_agent.cache.keeper import CopyKeeper
-from clef_agent.cache.memory import Memory
-from clef_agent.clock import Clock, Instant
-from clef_agent.decrypt import Decryptor
-from clef_agent.errors import NotLoaded, TokenUnusable
-from clef_agent.kms.base import KeyService
+from clef_agent.clock import Instant
+from clef_agent.errors import TokenUnusable
+from clef_agent.lifecycle.core import Core
 from clef_agent.log import LOGGER
-from clef_agent.provider import SecretsProvider
-from clef_agent.refresh import Refresher
 from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from clef_agent.server.listener import Listener
-from clef_agent.sources.base import Source
 from clef_agent.telemetry import events
-from clef_agent.telemetry.metrics import Gauges, Metrics
-from clef_agent.telemetry.sending import Telemetry
+from clef_agent.telemetry.metrics import Gauges
 from clef_agent.token_file import ServedToken, discard
 
 if TYPE_CHECKING:
@@ -34,27 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """The parts of one agent, each already made, none yet at work.
+    """A core, and what serves it on sockets; each part already made, none yet at work.
 
-    ``began`` is when it was made; ``emit`` tells all who listen. ``read_token`` reads the token
-    anew from where it was configured, or gives the one in use.
-    ``warm_ups`` load what the first fetch needs, beside the listener's coming up.
+    ``began`` is when it was made. ``read_token`` reads the token anew from where it was
+    configured, or gives the one in use. ``warm_ups`` load what the first fetch needs, beside the
+    listener's coming up.
     """
 
-    source: Source
-    provider: SecretsProvider
-    refresher: Refresher
-    memory: Memory
-    keeper: CopyKeeper
-    decryptor: Decryptor
-    clock: Clock
+    core: Core
     began: Instant
-    emit: events.Emit
-    metrics: Metrics
-    telemetry: Telemetry
     listener: Listener
     sockets: tuple[socket.socket, ...]
-    key_services: tuple[KeyService, ...]
     token: ServedToken
     read_token: Callable[[], ServedToken]
     bearer: BearerToken = field(repr=False)
@@ -74,18 +57,18 @@ class Agent:
         # Source: https://github.com/python/cpython/blob/3.11/Lib/threading.py, Thread.start
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().run_in_executor(None, _nothing)
-        self.emit(events.AgentStarted(__version__))
-        self.telemetry.begin()
+        self.core.emit(events.AgentStarted(__version__))
+        self.core.telemetry.begin()
 
     def stopped(self, reason: events.StopReason) -> None:
         """To be called once, when the agent begins to leave; what it tells is sent meanwhile."""
-        uptime_s = self.clock.now().boot - self.began.boot
-        self.emit(events.AgentStopped(reason, uptime_s))
-        self.telemetry.hurry()
+        uptime_s = self.core.clock.now().boot - self.began.boot
+        self.core.emit(events.AgentStopped(reason, uptime_s))
+        self.core.telemetry.hurry()
 
     def reload(self) -> None:
         """Reads key and token files anew; what cannot be read stays as it was."""
-        problem = self.decryptor.reload_keys()
+        problem = self.core.decryptor.reload_keys()
         if problem is not None:
             LOGGER.error("the age keys stay as they were: %s", problem)
         try:
@@ -99,34 +82,32 @@ class Agent:
         Takes as long as telemetry may at the most.
         """
         discard(self.token)
-        self.memory.wipe(NotLoaded)
-        await self.source.aclose()
-        for service in self.key_services:
-            await service.aclose()
-        await self.telemetry.close()
+        await self.core.aclose()
 
     def _application(self, listening: socket.socket) -> ASGIApp:
         from clef_agent.server.app import create_routes
         from clef_agent.server.secrets_endpoint import SecretsEndpoint
 
-        endpoint = SecretsEndpoint(self.provider)
+        provider = self.core.provider
+        endpoint = SecretsEndpoint(provider)
         is_unix = listening.family == socket.AF_UNIX
         return Guards(
-            create_routes(self.provider, endpoint, self._render_metrics),
+            create_routes(provider, endpoint, self._render_metrics),
             endpoint,
             token=self.bearer,
             hosts=None if is_unix else allowed_hosts(listening.getsockname()[1]),
-            requests=self.metrics.requests,
+            requests=self.core.metrics.requests,
         )
 
     def _render_metrics(self) -> bytes:
-        status, last_success = self.provider.status(), self.memory.last_success
-        return self.metrics.render(
+        core = self.core
+        status, last_success = core.provider.status(), core.memory.last_success
+        return core.metrics.render(
             Gauges(
                 mode=status.mode,
                 ready=status.why_not is None,
-                last_success_age_s=last_success.age_s(self.clock.now()) if last_success else None,
-                telemetry=self.telemetry.counts,
+                last_success_age_s=last_success.age_s(core.clock.now()) if last_success else None,
+                telemetry=core.telemetry.counts,
             )
         )
 

@@ -36,9 +36,10 @@ class Daemon:
         supervisor: Supervisor = UNSUPERVISED,
     ) -> None:
         self._agent = agent
+        self._core = core = agent.core
         self._on_ready = on_ready
         self._supervisor = supervisor
-        self._polling = Polling(agent.refresher, agent.memory, agent.clock)
+        self._polling = Polling(core.refresher, core.memory, core.clock)
         self._signals = StopSignals()
 
     async def run(self) -> ClefError | None:
@@ -57,27 +58,27 @@ class Daemon:
         serving.cancel()
         self._supervisor.stopping(failure)
         self._agent.stopped("signal" if failure is None else "error")
-        self._agent.provider.drain()
+        self._core.provider.drain()
         await self._agent.listener.drain(DRAIN_S if failure is None else 0.0)
-        await self._agent.keeper.settle(_SETTLE_S)
+        await self._core.keeper.settle(_SETTLE_S)
         await self._agent.close()
         self._signals.leave_to_exit(0 if failure is None else 1)
         return failure
 
     async def _serve(self) -> ClefError | None:
-        agent = self._agent
-        LOGGER.info("source: %s", agent.source.describe())
-        LOGGER.info("mode: %s", agent.provider.mode)
-        failure = await first_load(agent.refresher, agent.memory, self._pause)
+        core = self._core
+        LOGGER.info("source: %s", core.source.describe())
+        LOGGER.info("mode: %s", core.provider.mode)
+        failure = await first_load(core.refresher, core.memory, self._pause)
         if failure is not None:
             return failure
         LOGGER.info("token: [set]")
         LOGGER.info("lifecycle: daemon")
         LOGGER.info("Agent ready. Polling for updates.")
-        agent.started()
+        self._agent.started()
         self._on_ready()
-        self._supervisor.serving(agent.provider.status())
-        agent.refresher.when_landed(self._tell_supervisor)
+        self._supervisor.serving(core.provider.status())
+        core.refresher.when_landed(self._tell_supervisor)
         await self._polling.run()
         raise AssertionError("polling ends by cancellation only")
 
@@ -87,7 +88,7 @@ class Daemon:
 
     def _tell_supervisor(self) -> None:
         if not self._polling.is_awaited:  # else the refresh that a reload waits for is yet to come
-            self._supervisor.serving(self._agent.provider.status())
+            self._supervisor.serving(self._core.provider.status())
 
     def _reload(self) -> None:
         if self._signals.have_come:

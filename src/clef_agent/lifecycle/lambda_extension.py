@@ -70,8 +70,10 @@ class LambdaExtension:
     """Listens, loads, registers, and serves one invocation after another until it is shut down."""
 
     def __init__(self, agent: Agent, api: ExtensionsApi) -> None:
-        self._secrets = RefreshedOnRequest(agent.provider, agent.refresher, patience_s=REQUEST_S)
-        self._agent = replace(agent, provider=self._secrets)
+        core = agent.core
+        self._secrets = RefreshedOnRequest(core.provider, core.refresher, patience_s=REQUEST_S)
+        self._core = replace(core, provider=self._secrets)
+        self._agent = replace(agent, core=self._core)
         self._api = api
         self._lane = Lane("Extensions API")
         self._signals = StopSignals()
@@ -112,26 +114,26 @@ class LambdaExtension:
 
     async def _load(self) -> ClefError | None:
         """None as soon as secrets can be served, else the failure; within ``LOAD_S``."""
-        agent = self._agent
-        LOGGER.info("source: %s", agent.source.describe())
-        LOGGER.info("mode: %s", agent.provider.mode)
-        agent.refresher.fetch_deadline_s = _INIT_FETCH_S
+        core = self._core
+        LOGGER.info("source: %s", core.source.describe())
+        LOGGER.info("mode: %s", core.provider.mode)
+        core.refresher.fetch_deadline_s = _INIT_FETCH_S
         try:
             async with asyncio.timeout(LOAD_S):
-                return await first_load(agent.refresher, agent.memory, asyncio.sleep, _RETRIES)
+                return await first_load(core.refresher, core.memory, asyncio.sleep, _RETRIES)
         except TimeoutError:
-            if agent.memory.held is not None:
+            if core.memory.held is not None:
                 return None
             late = SourceUnreachable(f"nothing was loaded within {LOAD_S:g} s")
-            return agent.refresher.last_failure or late
+            return core.refresher.last_failure or late
         finally:
-            agent.refresher.fetch_deadline_s = FETCH_DEADLINE_S
+            core.refresher.fetch_deadline_s = FETCH_DEADLINE_S
 
     def _poll(self) -> None:
         """Leaves the looking to a timer: this sandbox is never frozen."""
-        agent = self._agent
+        core = self._core
         self._secrets.leave_to_timer()
-        polling = Polling(agent.refresher, agent.memory, agent.clock)
+        polling = Polling(core.refresher, core.memory, core.clock)
         self._polling = asyncio.get_running_loop().create_task(polling.run())
 
     # --- invocations ----------------------------------------------------------------------------
@@ -156,12 +158,12 @@ class LambdaExtension:
 
     async def _look_after(self, invoke: Invoke) -> None:
         """Refreshes where the mode wants it, and sends what there is to tell; both in bounds."""
-        loop, agent = asyncio.get_running_loop(), self._agent
+        loop, core = asyncio.get_running_loop(), self._core
         until = loop.time() + self._left_s(invoke.deadline_ms, at_most_s=REFRESH_S + FLUSH_S)
-        agent.refresher.enforce()
-        if agent.provider.wants_refresh():
-            await agent.refresher.refresh_within(min(REFRESH_S, until - loop.time()))
-        await agent.telemetry.flush(max(min(FLUSH_S, until - loop.time()), 0.0))
+        core.refresher.enforce()
+        if core.provider.wants_refresh():
+            await core.refresher.refresh_within(min(REFRESH_S, until - loop.time()))
+        await core.telemetry.flush(max(min(FLUSH_S, until - loop.time()), 0.0))
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -173,16 +175,16 @@ class LambdaExtension:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left_s):
                 agent.stopped(reason)
-                agent.provider.drain()
+                self._core.provider.drain()
                 await agent.listener.drain(_DRAIN_S)
-                await agent.keeper.settle(_SETTLE_S)
+                await self._core.keeper.settle(_SETTLE_S)
                 await agent.close()
 
     def _left_s(self, deadline_ms: float | None, *, at_most_s: float) -> float:
         """Seconds until shortly before a deadline of Lambda's."""
         if deadline_ms is None:
             return at_most_s
-        left_s = deadline_ms / 1000 - self._agent.clock.now().wall - _MARGIN_S
+        left_s = deadline_ms / 1000 - self._core.clock.now().wall - _MARGIN_S
         return min(max(left_s, 0.0), at_most_s)
 
     async def _call(self, call: Callable[[], T]) -> T:

@@ -73,7 +73,7 @@ async def _swap(agent: Agent, ticker: Ticker, artifact: Path, source: Path) -> S
     await asyncio.sleep(_AROUND_S)
     quiet_s = ticker.take_longest_s()
     started = time.perf_counter()
-    outcome = await agent.refresher.refresh()
+    outcome = await agent.core.refresher.refresh()
     swap_s = time.perf_counter() - started
     assert isinstance(outcome, Refreshed)
     assert outcome.changed
@@ -93,7 +93,7 @@ async def _run(artifacts: tuple[Path, Path], swaps: int) -> None:
     _replace(source, artifacts[0])
     agent = assemble(configuration.load(env, read_regular_file), env)
     await agent.listen()
-    await agent.refresher.refresh()
+    await agent.core.refresher.refresh()
     _say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     ticker = Ticker()
