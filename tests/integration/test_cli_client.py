@@ -396,6 +396,52 @@ def test_a_time_to_wait_that_is_none_is_wrong_usage(wait: str) -> None:
 # --- the program ------------------------------------------------------------------------------
 
 
+PRINTING = [["health"], ["ready"], ["get", "KEY"], ["keys"], ["--help"], ["--version"]]
+
+
+@pytest.fixture
+def talkative(agent: ScriptedAgent) -> ScriptedAgent:
+    agent.script.answers.update(
+        {
+            "/v1/health": (200, {}),
+            "/v1/ready": (200, {"ready": True}),
+            "/v1/secrets/KEY": (200, {"value": "v" * 100_000}),
+            "/v1/keys": (200, ["KEY"]),
+        }
+    )
+    return agent
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+def test_a_full_disk_under_the_output_is_said(talkative: ScriptedAgent, command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*agent_command(), *command],
+            env=talkative.env, stdout=full, stderr=subprocess.PIPE, check=False, timeout=30,
+        )  # fmt: skip
+    assert done.stderr.decode() == (
+        "[clef-agent] standard output cannot be written: No space left on device\n"
+    )
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+def test_a_reader_that_has_gone_is_nothing_to_talk_about(
+    talkative: ScriptedAgent, command: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*agent_command(), *command],
+            env=talkative.env, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=30,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_probes_import_nothing_that_they_can_do_without(agent: ScriptedAgent) -> None:
     agent.script.answers["/v1/health"] = (200, {})
     program = (

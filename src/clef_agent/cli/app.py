@@ -6,6 +6,7 @@ Failures are raised as :class:`~clef_agent.cli.failure.Failure` or as an error o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 
 from clef_agent import __version__
 from clef_agent.cli import artifacts, client, execute
-from clef_agent.cli.failure import FAILED, Failure, report
+from clef_agent.cli.failure import FAILED, Failure, report, unwritten
 from clef_agent.errors import ClefError
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ class _ReportingGroup(TyperGroup):
         except (Failure, ClefError) as failure:
             report(failure)
             raise typer.Exit(FAILED) from None
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as exc:  # a reader that has gone is the library's: it ends silently
+            if (failure := unwritten(exc)) is None:
+                raise
+            report(failure)
+            sys.exit(FAILED)
 
 
 app = typer.Typer(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+
 from clef_agent.errors import ClefError
 
 #: The exit code of a failure; wrong usage is 2, and comes from click.
 FAILED = 1
+#: What writing to standard output fails with; files of their own have their own failures.
+_UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Failure(Exception):
@@ -25,6 +31,18 @@ def report(failure: Failure | ClefError) -> None:
     if failure.hint:
         label = typer.style("hint:", bold=True)
         typer.echo(f"{typer.style('[clef-agent]', dim=True)} {label} {failure.hint}", err=True)
+
+
+def unwritten(exc: OSError) -> Failure | None:
+    """What it means that standard output did not take what was written; None where it means
+    something else, or that the reader has gone, which is no failure to talk about.
+
+    What is left to be written is given up: Python would try it again at its end, and complain.
+    """
+    sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for the little while that is left
+    if exc.errno in _UNWRITTEN:
+        return Failure(f"standard output cannot be written: {exc.strerror}")
+    return None
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from clef_agent.cli.endpoint import Agent, AgentSilent, Answer
-from clef_agent.cli.failure import FAILED, Failure, printable, report
+from clef_agent.cli.failure import FAILED, Failure, printable, report, unwritten
 from clef_agent.errors import ClefError
 
 _TIMEOUT_S: Final = 5.0
@@ -34,9 +34,13 @@ _UNREADY_HINTS = {
 def run(name: str) -> int:
     """Runs the probe ``name``, says what it found, and returns the process's exit code."""
     try:
-        print(health() if name == "health" else ready(0.0))
+        print(health() if name == "health" else ready(0.0), flush=True)
     except (Failure, ClefError) as failure:
         report(failure)
+        return FAILED
+    except OSError as exc:
+        if (unsaid := unwritten(exc)) is not None:
+            report(unsaid)
         return FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
