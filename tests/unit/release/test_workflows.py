@@ -59,7 +59,7 @@ def called(job: dict[str, Any], step: dict[str, Any]) -> set[str]:
     if names == ["$SESSION"]:
         assert step["env"]["SESSION"] == "${{ matrix.session }}"
         matrix = job["strategy"]["matrix"]
-        return {*matrix["session"], *(more["session"] for more in matrix["include"])}
+        return {*matrix["session"], *(more["session"] for more in matrix.get("include", ()))}
     return set(names)
 
 
