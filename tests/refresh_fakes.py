@@ -172,8 +172,11 @@ class Rig:
         return outcome.error
 
     async def served(self) -> bytes:
-        """What a request is answered with."""
-        return bytes((await self.provider.open()).secrets.json)
+        """What a request is answered with, at once or not."""
+        at_hand = self.provider.at_hand()
+        opened = await self.provider.open()
+        assert at_hand in (None, opened)
+        return bytes(opened.secrets.json)
 
     async def pass_backoff(self) -> None:
         """Moves both clocks to where the next attempt may be made."""

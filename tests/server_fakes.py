@@ -30,7 +30,7 @@ from clef_agent.telemetry.metrics import Gauges, Metrics
 from fakes import PAYLOAD
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Scope
+    from starlette.types import Message, Scope
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
@@ -86,6 +86,9 @@ class FakeProvider:
             raise self.failure
         assert self._opened is not None
         return self._opened
+
+    def at_hand(self) -> Opened | None:
+        return self._opened if self.failure is None else None
 
     async def wait_for_change(self, digest: str, timeout_s: float) -> None:
         self.waits.append(timeout_s)
@@ -148,9 +151,9 @@ class Face:
         self.token = BearerToken(TOKEN)
         self.endpoint = SecretsEndpoint(provider)
         self._provider = provider
-        self.app: ASGIApp = self.listening_on(port)
+        self.app = self.listening_on(port)
 
-    def listening_on(self, port: int | None) -> ASGIApp:
+    def listening_on(self, port: int | None) -> Guards:
         """The application for a port; None for a Unix socket."""
         return Guards(
             create_routes(self._provider, self.endpoint, self._render_metrics),

@@ -53,6 +53,10 @@ class SecretsProvider(Protocol):
         """
         ...
 
+    def at_hand(self) -> Opened | None:
+        """What :meth:`open` returns, where it has to wait for nothing and may be served now."""
+        ...
+
     async def wait_for_change(self, digest: str, timeout_s: float) -> None:
         """Returns when another artifact than ``digest`` is held, or after ``timeout_s``.
 
@@ -163,14 +167,23 @@ class CachedSecrets(_Provider):
     async def open(self) -> Opened:
         """See SecretsProvider."""
         why_not = self._memory.why_not(self._clock.now())
-        held = self._memory.held if why_not is None else await self._regained(why_not)
-        assert held is not None  # or else there was a reason
-        assert held.secrets is not None  # the refresher of this mode keeps them
-        return Opened(held.secrets, held.artifact.digest)
+        return _kept(self._memory.held if why_not is None else await self._regained(why_not))
+
+    def at_hand(self) -> Opened | None:
+        """See SecretsProvider."""
+        if self._memory.why_not(self._clock.now()) is not None:
+            return None
+        return _kept(self._memory.held)
 
     def wants_refresh(self) -> bool:
         """See SecretsProvider: when a poll would have come by now."""
         return self._refresher.is_due()
+
+
+def _kept(held: Held | None) -> Opened:
+    assert held is not None  # or else there was a reason
+    assert held.secrets is not None  # the refresher of this mode keeps them
+    return Opened(held.secrets, held.artifact.digest)
 
 
 class JustInTimeSecrets(_Provider):
@@ -213,6 +226,10 @@ class JustInTimeSecrets(_Provider):
         if current is not None and current.artifact.digest != held.artifact.digest:
             return await self.open()
         return Opened(secrets, held.artifact.digest)
+
+    def at_hand(self) -> Opened | None:
+        """See SecretsProvider: never, each request decrypts."""
+        return None
 
     async def _decrypt(self, held: Held) -> Secrets:
         try:
@@ -258,6 +275,10 @@ class RefreshedOnRequest:
         if not self._has_timer:
             await self._refresher.refresh_if_due(self._patience_s)
         return await self._provider.open()
+
+    def at_hand(self) -> Opened | None:
+        """See SecretsProvider."""
+        return self._provider.at_hand() if self._has_timer else None
 
     def leave_to_timer(self) -> None:
         """From now on a timer polls, and no request waits for it."""

@@ -400,6 +400,31 @@ async def test_refresh_on_demand_recovers_an_expired_cache_during_the_backoff(ri
     assert await rig.served() == PLAIN_A
 
 
+# --- at hand ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_cached_secrets_are_at_hand_for_as_long_as_they_may_be_served() -> None:
+    rig = Setup(ttl_s=TTL_S, source=FakeSource(A)).rig()
+    assert rig.provider.at_hand() is None
+    await rig.refresh()
+    assert rig.provider.at_hand() == await rig.provider.open()
+    rig.clock.advance(TTL_S)
+    assert rig.provider.at_hand() is None
+    await rig.refresh()
+    assert rig.provider.at_hand() is not None
+    rig.source.data = revoked(A)
+    await rig.refresh()
+    assert rig.provider.at_hand() is None
+
+
+@in_virtual_time
+async def test_nothing_is_at_hand_where_each_request_decrypts() -> None:
+    rig = Setup(ttl_s=0, source=FakeSource(A)).rig()
+    await rig.refresh()
+    assert rig.provider.at_hand() is None
+
+
 # --- where no timer polls ---------------------------------------------------------------------
 
 
@@ -412,6 +437,7 @@ async def test_request_that_finds_a_look_due_is_answered_with_what_the_source_ha
     rig.source.data = B
     assert bytes((await provider.open()).secrets.json) == PLAIN_A
     rig.clock.advance(30)
+    assert provider.at_hand() is None
     assert bytes((await provider.open()).secrets.json) == PLAIN_B
 
 
@@ -437,6 +463,7 @@ async def test_request_leaves_the_looking_to_a_timer_where_there_is_one(rig: Rig
     provider.leave_to_timer()
     rig.clock.advance(30)
     await provider.open()
+    assert provider.at_hand() == rig.provider.at_hand()
     assert len(rig.source.requests) == 1
 
 

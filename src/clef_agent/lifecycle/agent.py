@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from clef_agent import __version__
 from clef_agent.clock import Instant
@@ -20,9 +19,6 @@ from clef_agent.server.listener import Listener
 from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import Gauges
 from clef_agent.token_file import ServedToken, discard
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +80,7 @@ class Agent:
         discard(self.token)
         await self.core.aclose()
 
-    def _application(self, listening: socket.socket) -> ASGIApp:
+    def _application(self, listening: socket.socket) -> Guards:
         from clef_agent.server.app import create_routes
         from clef_agent.server.secrets_endpoint import SecretsEndpoint
 

@@ -10,7 +10,7 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
-from clef_agent.server.replies import NO_STORE, json_reply
+from clef_agent.server.replies import NO_STORE, Header, Reply, json_reply
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _FIXED_ROUTES: Final = frozenset(
     ("/v1/health", "/v1/ready", "/v1/secrets", "/v1/keys", "/v1/refresh", "/v1/metrics")
 )
+#: The route whose speed matters.
+_SECRETS: Final = "/v1/secrets"
+_SECRETS_TARGET: Final = _SECRETS.encode()
 _READS: Final = frozenset(("GET", "HEAD"))
 #: As the router matches them, to the letter: its `$` also stands before a line's end.
 _READ_WITH_TOKEN: Final = re.compile(r"/v1/(?:keys|secrets(?:/[^/]+){0,2})$")
@@ -90,37 +93,53 @@ class Guards:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        host: bytes | None = None
-        authorization: bytes | None = None
-        hosts = authorizations = 0
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host, hosts = value, hosts + 1
-            elif name == b"authorization":
-                authorization, authorizations = value, authorizations + 1
         path = scope["path"] = scope["raw_path"].decode("ascii")
         method = scope["method"]
-        is_plain = path == "/v1/secrets" and method == "GET"
-        if self._hosts is not None and (
-            host is None or hosts != 1 or host.lower() not in self._hosts
-        ):
-            reply = _FORBIDDEN
-        elif (is_plain or _needs_token(method, path)) and (
-            # Two Authorization headers are nobody's: which one counts would be a guess.
-            authorizations != 1 or not self._token.is_shown_by(authorization)
-        ):
-            reply = _UNAUTHORIZED
-        elif is_plain:
+        is_plain = path == _SECRETS and method == "GET"
+        needs_token = is_plain or _needs_token(method, path)
+        reply = self._refusal(scope["headers"], needs_token=needs_token)
+        if reply is None:
+            if not is_plain:
+                await self._routes(scope, receive, self._counting(send, path))
+                return
             reply = await self._secrets.reply(scope, receive)
-        else:
-            await self._routes(scope, receive, self._counting(send, path))
-            return
         self._requests[path if is_plain else _route(path), reply.status] += 1
         # As send_reply does, but without a coroutine more for each request.
         await send(
             {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
         )
         await send({"type": "http.response.body", "body": reply.body})
+
+    def answer_at_once(self, target: bytes, headers: list[Header]) -> Reply | None:
+        """The reply to a GET of ``target``, if it is one that nothing has to be waited for: the
+        plain ``GET /v1/secrets``, let through, of secrets that lie ready. Else None, and the
+        request goes its way through :meth:`__call__`, which says what is wrong with it.
+        """
+        if target != _SECRETS_TARGET or self._refusal(headers, needs_token=True) is not None:
+            return None
+        reply = self._secrets.reply_at_once(headers)
+        if reply is not None:
+            self._requests[_SECRETS, reply.status] += 1
+        return reply
+
+    def _refusal(self, headers: list[Header], *, needs_token: bool) -> Reply | None:
+        """What is said to a request that is not let through."""
+        host: bytes | None = None
+        authorization: bytes | None = None
+        hosts = authorizations = 0
+        for name, value in headers:
+            if name == b"host":
+                host, hosts = value, hosts + 1
+            elif name == b"authorization":
+                authorization, authorizations = value, authorizations + 1
+        if self._hosts is not None and (
+            host is None or hosts != 1 or host.lower() not in self._hosts
+        ):
+            return _FORBIDDEN
+        # Two Authorization headers are nobody's: which one counts would be a guess.
+        if needs_token and (authorizations != 1 or not self._token.is_shown_by(authorization)):
+            return _UNAUTHORIZED
+        return None
 
     def _counting(self, send: Send, path: str) -> Send:
         requests = self._requests
@@ -140,7 +159,7 @@ def _needs_token(method: str, path: str) -> bool:
     """Whether the route asks for the token. Other methods get their 405, unknown paths their 404,
     from the router: neither is a secret.
     """
-    if path == "/v1/secrets":
+    if path == _SECRETS:
         return method in _READS
     if method == "POST":
         return _REFRESH.match(path) is not None

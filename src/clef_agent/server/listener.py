@@ -19,7 +19,7 @@ from clef_agent.errors import ListenFailed, PortInUse
 from clef_agent.server.bounds import Bounds
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from clef_agent.server.guards import Guards
 
 HOST: Final = "127.0.0.1"
 #: Descriptors kept for ourselves: fetching, the disk, key services, standard streams.
@@ -115,14 +115,14 @@ class Listener:
         limit = max(min(descriptors - RESERVED_DESCRIPTORS, bounds.max_connections), 1)
         self._bounds = replace(bounds, max_connections=limit)
 
-    async def serve(self, app: ASGIApp, listening: socket.socket) -> None:
-        """From now on ``app`` answers what comes in by ``listening``."""
+    async def serve(self, guards: Guards, listening: socket.socket) -> None:
+        """From now on ``guards`` answer what comes in by ``listening``."""
         from uvicorn.config import Config
 
         from clef_agent.server.connection import connection_factory
 
         config = Config(
-            app,
+            guards,
             interface="asgi3",
             http="httptools",
             ws="none",
@@ -135,7 +135,7 @@ class Listener:
             timeout_keep_alive=self._bounds.idle_s,  # type: ignore[arg-type]  # call_later takes a float
         )
         config.load()
-        factory = connection_factory(config, self._state, self._bounds)
+        factory = connection_factory(config, self._state, self._bounds, guards.answer_at_once)
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             server = await loop.create_unix_server(factory, sock=listening)

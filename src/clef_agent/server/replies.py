@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """One whole response. ``body`` may be a view of a buffer that is zeroed once nobody holds it:
     the transport holds it until it has written it.
@@ -25,6 +27,13 @@ class Reply:
     status: int
     headers: list[Header]
     body: bytes | memoryview = b""
+
+    @cached_property
+    def head(self) -> bytes:
+        """Status line and headers as they are sent on a connection that stays open."""
+        phrase = HTTPStatus(self.status).phrase.encode()
+        lines = [b"%s: %s\r\n" % header for header in self.headers]
+        return b"".join((b"HTTP/1.1 %d %s\r\n" % (self.status, phrase), *lines, b"\r\n"))
 
 
 def json_reply(

@@ -23,7 +23,7 @@ _FORMATS: Final = ("nested", "flat")
 
 
 class SecretsEndpoint:
-    """The one route whose speed matters: plain ASGI, and the reply is made once per revision."""
+    """The one route whose speed matters: the reply is made once per revision."""
 
     def __init__(self, provider: SecretsProvider) -> None:
         self._provider = provider
@@ -56,6 +56,18 @@ class SecretsEndpoint:
             return await _flat(opened) if flat else self._nested(opened)
         except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
             return refusal(exc)
+
+    def reply_at_once(self, headers: list[Header]) -> Reply | None:
+        """What :meth:`reply` gives to a request without a query, where nothing is waited for and
+        nothing in ``headers`` makes it conditional; else None.
+        """
+        if _if_none_match(headers) is not None:
+            return None
+        try:
+            opened = self._provider.at_hand()
+            return None if opened is None else self._nested(opened)
+        except Exception:  # noqa: BLE001  # the usual way meets it again, and answers in JSON
+            return None
 
     def _nested(self, opened: Opened) -> Reply:
         """The payload as packed. The reply of the last revision is kept for as long as its
