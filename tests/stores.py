@@ -51,7 +51,7 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-class _Forge(Store):
+class Forge(Store):
     """What repositories have in common. ``refs`` are all that there are, but for the default."""
 
     provider: ClassVar[str]
@@ -78,7 +78,7 @@ class _Forge(Store):
         return ref in (self.ref, COMMIT)
 
 
-class GitHubStore(_Forge):
+class GitHubStore(Forge):
     """An Enterprise Server, under its usual base path.
 
     Source: https://docs.github.com/en/rest/repos/contents#get-repository-content,
@@ -123,7 +123,7 @@ class GitHubStore(_Forge):
         )
 
 
-class GitLabStore(_Forge):
+class GitLabStore(Forge):
     """A GitLab of one's own, under a relative URL.
 
     Source: https://docs.gitlab.com/api/repository_files/,
@@ -166,7 +166,7 @@ class GitLabStore(_Forge):
         return Reply(200, self.data, {**about, "Content-Type": "text/plain"})
 
 
-class BitbucketCloudStore(_Forge):
+class BitbucketCloudStore(Forge):
     """Bitbucket Cloud.
 
     Source: https://developer.atlassian.com/cloud/bitbucket/rest/api-group-source/
@@ -199,7 +199,7 @@ class BitbucketCloudStore(_Forge):
         return Reply(200, self.data, {"ETag": etag})
 
 
-class BitbucketServerStore(_Forge):
+class BitbucketServerStore(Forge):
     """A Data Center under a context path.
 
     Source: https://developer.atlassian.com/server/bitbucket/rest/

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 from agent_process import AgentProcess
+from documents import block
 from fakes import AGE_KEY, PAYLOAD, packed
-
-README = Path(__file__).parents[2] / "release" / "lambda" / "README.md"
 
 
 def test_the_example_reads_the_secrets(tmp_path: Path) -> None:
-    (example,) = re.findall(
-        r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    example = block("release/lambda/README.md", "clef-agent in AWS Lambda", 2)
     artifact, token = tmp_path / "artifact.json", tmp_path / "clef-agent.token"
     artifact.write_bytes(packed())
     env = {
@@ -27,7 +23,7 @@ def test_the_example_reads_the_secrets(tmp_path: Path) -> None:
     }
     with AgentProcess(tmp_path, env) as agent:
         agent.wait_until_ready()
-        code = example.replace(":7779", f":{agent.port}") + "\nprint(handler({}, None))\n"
+        code = example.text.replace(":7779", f":{agent.port}") + "\nprint(handler({}, None))\n"
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={"PATH": os.environ["PATH"], "CLEF_AGENT_TOKEN_FILE": str(token)},

@@ -18,6 +18,7 @@ import clef_agent
 from agent_process import eventually
 from clef_agent.clock import boot_id
 from clef_agent.config import VARIABLES
+from documents import Block, block
 from fakes import packed
 from machine import Machine, NoMachine, booted
 from refresh_fakes import revoked
@@ -25,6 +26,16 @@ from refresh_fakes import revoked
 RELEASE = Path(__file__).parents[2] / "release" / "systemd"
 UNIT = RELEASE / "clef-agent.service"
 README = (RELEASE / "README.md").read_text("utf-8")
+INSTALL = block("release/systemd/README.md", "Installing")
+ENABLE = block("release/systemd/README.md", "Installing", 1)
+READ = block("release/systemd/README.md", "Reading secrets")
+#: What the README proposes to add to a unit.
+CHANGES = (
+    block("release/systemd/README.md", "Reading secrets", 1),
+    block("release/systemd/README.md", "Other credentials"),
+    block("release/systemd/README.md", "Other credentials", 1),
+    block("release/systemd/README.md", "Closer still"),
+)
 
 ARTIFACTS = "/srv"
 STORE_URL = "http://127.0.0.1:8080/artifact.json"
@@ -53,12 +64,7 @@ def test_the_unit_is_exposed_to_at_most_2_of_10() -> None:
     assert float(exposure[1]) <= 2.0
 
 
-def changes_in_readme() -> list[str]:
-    """What the README proposes to add to a unit."""
-    return re.findall(r"^```ini\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("change", ["", *changes_in_readme()])
+@pytest.mark.parametrize("change", ["", *(change.text for change in CHANGES)])
 def test_systemd_finds_nothing_to_complain_of(tmp_path: Path, change: str) -> None:
     executable = tmp_path / "clef-agent"
     executable.write_text("#!/bin/sh\n")
@@ -100,11 +106,9 @@ ExecStart={sys.executable} -m http.server 8080 --bind 127.0.0.1 --directory {ART
 """
 
 
-def commands_of_readme(command: str) -> str:
-    """The README's shell block with ``command`` in it, for somebody who is root already."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    (block,) = (block for block in blocks if command in block)
-    return re.sub(r"\bsudo ", "", block).replace(
+def as_root(commands: Block) -> str:
+    """The README's ``commands``, for somebody who is root already."""
+    return re.sub(r"\bsudo ", "", commands.text).replace(
         "https://artifacts.example.com/api.production.json", STORE_URL
     )
 
@@ -127,9 +131,7 @@ def install(machine: Machine) -> None:
     (download / "clef-agent").write_text(f'#!/bin/sh\nexec {sys.executable} -m clef_agent "$@"\n')
     write(machine, "/etc/systemd/system/clef-agent.service.d/here.conf", _TO_RUN_HERE)
     write(machine, "/etc/systemd/system/store.service", _STORE)
-    said = machine.run(
-        "sh", "-ec", f"cd /run/download\n{commands_of_readme('install -m 0755 clef-agent ')}"
-    )
+    said = machine.run("sh", "-ec", f"cd /run/download\n{as_root(INSTALL)}")
     recipient = re.search(r"\bage1[0-9a-z]+", said)
     assert recipient is not None, said
     machine.run("mount", "-t", "tmpfs", "tmpfs", "/srv")
@@ -138,7 +140,7 @@ def install(machine: Machine) -> None:
     machine.run("systemctl", "start", "store")
     eventually(lambda: _STORE_LISTENS in machine.path("/proc/1/net/tcp").read_text(), "the store")
     try:
-        machine.run("sh", "-ec", commands_of_readme("systemctl enable"))
+        machine.run("sh", "-ec", as_root(ENABLE))
     except AssertionError as exc:
         exc.add_note(machine.path("/run/clef-agent.log").read_text())
         raise
@@ -182,7 +184,7 @@ def of_process(machine: Machine, name: str) -> str:
 
 def secret(machine: Machine) -> str:
     """The secret, as the README says that a person reads it."""
-    return machine.run("sh", "-ec", commands_of_readme("get DATABASE_URL")).strip()
+    return machine.run("sh", "-ec", as_root(READ)).strip()
 
 
 def test_whoever_may_read_the_token_reads_secrets(service: Machine) -> None:
