@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from pathlib import Path
@@ -35,10 +36,8 @@ def docker(arguments: list[str]) -> Asked:
     for name in ("--cap-drop", "--cap-add", "--security-opt", "--env", "--volume", "--tmpfs"):
         run.add_argument(name, action="append", default=[])
     run.add_argument("image")
-    run.add_argument("arguments", nargs="*")
-    given = run.parse_args(arguments[1:] if arguments[:1] == ["run"] else arguments)
-    if arguments[:1] != ["run"]:
-        raise Refused("it stands in for `docker run` alone")
+    run.add_argument("arguments", nargs=argparse.REMAINDER)
+    given = parser.parse_args(arguments)
     for value in given.security_opt:
         if not _SECURITY.fullmatch(value):
             raise Refused(f"{value} is no option of security")
