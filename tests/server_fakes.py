@@ -196,6 +196,8 @@ class Face:
 
         given = (*((HOST,) if host else ()), *headers)
         await self.app(scope(target, given, method=method), receive, send)
+        if not sent:  # its task was cancelled
+            raise asyncio.CancelledError
         start, *bodies = sent
         return Answer(
             start["status"],

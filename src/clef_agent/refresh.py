@@ -38,6 +38,8 @@ REQUEST_PATIENCE_S: Final = 5.0
 LONGEST_ATTEMPT_S: Final = 60.0
 #: A caller can ask for one refresh in so many seconds.
 _ON_DEMAND_INTERVAL_S: Final = 1.0
+#: A refresh that is ended lets go of its connection so fast, in seconds, or is left behind.
+_ABANDON_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,16 @@ class Refresher:
         detail = str(self._last_failure) if self._last_failure else None
         retry_after_s = max(self.backoff_left_s(), 1.0)
         return why_not(_UNAVAILABLE[why_not], detail=detail, retry_after_s=retry_after_s)
+
+    async def abandon(self) -> None:
+        """Ends the refresh under way: the process is about to end, and takes its means away.
+
+        Whoever waits for it is cancelled, too.
+        """
+        self._tell.clear()
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.wait([self._flight], timeout=_ABANDON_S)
 
     # --- judging what is held -------------------------------------------------------------------
 

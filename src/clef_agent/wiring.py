@@ -26,6 +26,7 @@ from clef_agent.config import Config
 from clef_agent.decrypt import Decryptor
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
+from clef_agent.errors import TokenUnusable
 from clef_agent.hardening import raise_descriptor_limit
 from clef_agent.kms.aws import AwsKms
 from clef_agent.kms.azure import AzureKeys
@@ -143,7 +144,7 @@ def assemble(config: Config, env: Mapping[str, str], source: Source | None = Non
         listener=Listener(descriptors=descriptors),
         sockets=sockets,
         token=token,
-        read_token=lambda: _read_token(config, token),
+        read_token=lambda: _read_token(config),
         bearer=BearerToken(token.value),
         warm_ups=tuple(_warm_ups(config, core.source, core.key_services)),
     )
@@ -318,10 +319,14 @@ def _token(config: Config, env: Mapping[str, str]) -> ServedToken:
     return token
 
 
-def _read_token(config: Config, in_use: ServedToken) -> ServedToken:
-    """The token as its file has it now; one that came from elsewhere stays."""
+def _read_token(config: Config) -> str | None:
+    """The token as its file has it now; None for one that is not read from a file.
+
+    Raises:
+        TokenUnusable
+    """
     if config.token is not None or config.token_file is None:
-        return in_use
+        return None
     if not os.path.exists(config.token_file):  # noqa: PTH110  # one word less than a Path
-        return in_use
-    return served_token(value=None, token_file=config.token_file, port=config.port, env={})
+        raise TokenUnusable(f"the token file {config.token_file} is not there")
+    return served_token(value=None, token_file=config.token_file, port=config.port, env={}).value

@@ -185,6 +185,16 @@ def test_limits_umask_and_signals_are_those_that_it_was_started_with(
 
 
 @every_way
+@pytest.mark.parametrize("more", [{}, {"LANG": "C"}, {"LC_CTYPE": "C.UTF-8"}], ids=str)
+def test_the_program_gets_what_was_there_and_the_secrets_and_nothing_else(
+    source: dict[str, str], options: tuple[str, ...], more: dict[str, str]
+) -> None:
+    done = run(*options, "--", "/usr/bin/env", env={**source, **more})
+    got = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert got == {"PATH": os.environ["PATH"], **more, "app__KEY": "first"}
+
+
+@every_way
 def test_what_was_ignored_and_what_was_open_stays_so(
     source: dict[str, str], options: tuple[str, ...], tmp_path: Path
 ) -> None:

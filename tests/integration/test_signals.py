@@ -28,6 +28,7 @@ from agent_process import (
 )
 from artifact_store import ArtifactStore, serving
 from fakes import AGE_KEY, PAYLOAD, packed
+from otlp_collector import Collector, collecting
 
 #: The drain takes 3 s at most; the rest is for a busy machine.
 LEAVING_S = 3.0 + 2.0
@@ -66,6 +67,30 @@ def seconds_to_leave(agent: AgentProcess, number: signal.Signals = signal.SIGTER
     asked = time.monotonic()
     assert agent.stop(number) == 0
     return time.monotonic() - asked
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["somebody-waits", "nobody-waits"])
+def test_a_refresh_that_the_end_cuts_off_is_no_failure_to_tell(tmp_path: Path, asks: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        collector = stack.enter_context(collecting(Collector()))
+        store = stack.enter_context(serving(ArtifactStore(packed())))
+        env = {**of_store(store), "CLEF_AGENT_TELEMETRY_URL": collector.origin}
+        agent = stack.enter_context(running(tmp_path, env))
+        store.hangs = True
+        asked = len(store.asked_at)
+        if asks:
+            head = (
+                f"POST /v1/refresh HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+            )
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", agent.port)))
+            client.sendall(f"{head}\r\n".encode())
+        else:
+            agent.send(signal.SIGHUP)
+        eventually(lambda: len(store.asked_at) > asked, "a refresh that hangs")
+        assert seconds_to_leave(agent) < LEAVING_S + 1.0
+        assert agent.err == ""
+        assert collector.names[-1] == "agent.stopped"
+        assert "fetch.failed" not in collector.names
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -243,6 +268,24 @@ def test_a_hangup_reads_key_and_token_anew_and_refreshes(
         )
         assert agent.secrets().status == 401
         assert "another-token" not in agent.said
+
+
+def test_a_token_that_was_replaced_does_not_come_back_with_its_file_gone(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("before")
+    more = {**env, "CLEF_AGENT_TOKEN_FILE": str(token_file)}
+    with AgentProcess(tmp_path, more, without=("CLEF_AGENT_TOKEN",)) as agent:
+        agent.wait_until_ready()
+        replace_file(token_file, TOKEN.encode())
+        agent.send(signal.SIGHUP)
+        eventually(lambda: agent.secrets().status == 200, "the new token")
+        token_file.unlink()
+        agent.send(signal.SIGHUP)
+        agent.wait_for(f"the token stays as it was: the token file {token_file} is not there")
+        assert agent.secrets().status == 200
+        assert agent.request("/v1/secrets", token="before").status == 401
 
 
 def test_a_hangup_that_finds_no_usable_files_changes_nothing(

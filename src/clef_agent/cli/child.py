@@ -81,6 +81,21 @@ def _undo_freezing(env: dict[bytes, bytes]) -> None:
             env[b"LD_LIBRARY_PATH"] = original
 
 
+def undo_locale_coercion() -> None:
+    """Takes the locale back that Python has set for itself and its children where there was none.
+
+    To be called before :func:`forbid_dumps`, which takes the kernel's copy of the environment away.
+
+    Source: https://peps.python.org/pep-0538/
+    """
+    try:
+        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:  # no Linux: nobody can tell any more
+        return
+    if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
+        os.environ.pop("LC_CTYPE", None)
+
+
 def is_first_process() -> bool:
     """Whether orphans come to this process: as process 1, or as the child of the one-file
     executable's loader which is that, and buries nobody but us.

@@ -41,7 +41,7 @@ def execute(
 
     From the source that CLEF_AGENT_SOURCE or _VCS_* name, else from the agent.
     """
-    from clef_agent.cli.child import CommandUnusable, is_first_process
+    from clef_agent.cli.child import CommandUnusable, is_first_process, undo_locale_coercion
     from clef_agent.cli.program import run_instead, run_under
     from clef_agent.cli.run import leave
     from clef_agent.cli.variables import Naming
@@ -50,6 +50,7 @@ def execute(
 
     on_change = _on_change(watch)
     naming = Naming(tuple(only or ()), prefix, strip_namespace, skip_invalid)
+    undo_locale_coercion()
     forbid_dumps()
     # Standard output is the program's: what the agent has to say is worth a warning, or nothing.
     is_json = os.environ.get("CLEF_AGENT_LOG_FORMAT", "").lower() == "json"

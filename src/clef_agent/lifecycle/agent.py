@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Callable
@@ -25,8 +26,8 @@ from clef_agent.token_file import ServedToken, discard
 class Agent:
     """A core, and what serves it on sockets; each part already made, none yet at work.
 
-    ``began`` is when it was made. ``read_token`` reads the token anew from where it was
-    configured, or gives the one in use. ``warm_ups`` load what the first fetch needs, beside the
+    ``began`` is when it was made. ``read_token`` reads the token anew, or gives None for one
+    that is in no file. ``warm_ups`` load what the first fetch needs, beside the
     listener's coming up.
     """
 
@@ -35,7 +36,7 @@ class Agent:
     listener: Listener
     sockets: tuple[socket.socket, ...]
     token: ServedToken
-    read_token: Callable[[], ServedToken]
+    read_token: Callable[[], str | None]
     bearer: BearerToken = field(repr=False)
     warm_ups: tuple[Callable[[], None], ...] = ()
 
@@ -45,6 +46,7 @@ class Agent:
             threading.Thread(target=_warm_up, args=(self.warm_ups,), daemon=True).start()
         for listening in self.sockets:
             await self.listener.serve(self._application(listening), listening)
+        gc.enable()  # all is imported; see __main__.py
 
     def started(self) -> None:
         """To be called once, when the first secrets can be served."""
@@ -68,7 +70,9 @@ class Agent:
         if problem is not None:
             LOGGER.error("the age keys stay as they were: %s", problem)
         try:
-            self.bearer.replace(self.read_token().value)
+            token = self.read_token()
+            if token is not None:
+                self.bearer.replace(token)
         except TokenUnusable as exc:
             LOGGER.error("the token stays as it was: %s", exc)
 

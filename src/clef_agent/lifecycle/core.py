@@ -41,6 +41,7 @@ class Core:
 
     async def aclose(self) -> None:
         """Lets go of secrets, and of connections to others; takes as long as telemetry may."""
+        await self.refresher.abandon()
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
         for service in self.key_services.values():

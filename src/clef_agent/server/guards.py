@@ -6,6 +6,7 @@ percent-decoding, so that ``%2F`` can be a part of a key.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from typing import TYPE_CHECKING, Final
@@ -93,6 +94,13 @@ class Guards:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
+        try:
+            await self._respond(scope, receive, send)
+        except asyncio.CancelledError:
+            # The process ends, and has cut the connection: uvicorn would call it a fault of ours.
+            return
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] = scope["raw_path"].decode("ascii")
         method = scope["method"]
         is_plain = path == _SECRETS and method == "GET"
