@@ -6,6 +6,7 @@ handler, as PID 1 too, where the kernel ignores signals that have none.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -34,7 +35,8 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if is_agent:
         # The agent and its probes do without the command line's library: it costs a part of the
-        # start.
+        # start. So does looking for garbage, which imports do not make; Agent.listen looks again.
+        gc.disable()
         from clef_agent.cli.run import leave, run_agent
 
         leave(run_agent(*arguments[1:]))

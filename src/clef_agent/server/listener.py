@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from clef_agent.errors import ListenFailed, PortInUse
 from clef_agent.server.bounds import Bounds
+from clef_agent.server.lean_uvicorn import leave_out_command_line
 
 if TYPE_CHECKING:
     from clef_agent.server.guards import Guards
@@ -108,6 +109,7 @@ class Listener:
     """
 
     def __init__(self, *, descriptors: int, bounds: Bounds = _BOUNDS) -> None:
+        leave_out_command_line()
         from uvicorn.server import ServerState
 
         self._state = ServerState()
