@@ -30,6 +30,7 @@ from fakes import (
 HEAVY = (
     "boto3",
     "botocore",
+    "click",
     "cryptography",
     "google",
     "httpx",
