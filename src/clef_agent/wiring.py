@@ -28,10 +28,8 @@ from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
 from clef_agent.errors import TokenUnusable
 from clef_agent.hardening import raise_descriptor_limit
-from clef_agent.kms.aws import AwsKms
-from clef_agent.kms.azure import AzureKeys
 from clef_agent.kms.base import KeyService
-from clef_agent.kms.gcp import GcpKms
+from clef_agent.kms.services import KeyServices
 from clef_agent.lifecycle.agent import Agent
 from clef_agent.lifecycle.core import Core
 from clef_agent.log import LOGGER
@@ -44,11 +42,9 @@ from clef_agent.server.listener import Listener, bind_port, bind_unix
 from clef_agent.sources.base import Source
 from clef_agent.sources.file import FileSource
 from clef_agent.telemetry import events
-from clef_agent.telemetry.collector import is_disabled, read_collector
+from clef_agent.telemetry.base import NoTelemetry, Telemetry
 from clef_agent.telemetry.log_lines import LogLines
 from clef_agent.telemetry.metrics import Metrics
-from clef_agent.telemetry.records import Origin
-from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry, Telemetry
 from clef_agent.token_file import ServedToken, served_token
 
 if TYPE_CHECKING:
@@ -176,17 +172,27 @@ def _claim(config: Config, env: Mapping[str, str]) -> tuple[tuple[socket.socket,
     return tuple(sockets), token
 
 
-def make_key_services(
-    kms_endpoint: str | None, aws: Aws, env: Mapping[str, str]
-) -> dict[str, KeyService]:
+def make_key_services(kms_endpoint: str | None, aws: Aws, env: Mapping[str, str]) -> KeyServices:
     """The key services, by the provider's name that an envelope has. None is asked yet."""
     # The libraries below have a variable of their own, which goes first.
     certificates = None if env.get("REQUESTS_CA_BUNDLE") else env.get("SSL_CERT_FILE")
-    return {
-        "aws": AwsKms(aws),
-        "gcp": GcpKms(kms_endpoint, certificates),
-        "azure": AzureKeys(kms_endpoint, certificates, env.get("AZURE_AUTHORITY_HOST")),
-    }
+
+    def of_aws() -> KeyService:
+        from clef_agent.kms.aws import AwsKms
+
+        return AwsKms(aws)
+
+    def of_gcp() -> KeyService:
+        from clef_agent.kms.gcp import GcpKms
+
+        return GcpKms(kms_endpoint, certificates)
+
+    def of_azure() -> KeyService:
+        from clef_agent.kms.azure import AzureKeys
+
+        return AzureKeys(kms_endpoint, certificates, env.get("AZURE_AUTHORITY_HOST"))
+
+    return KeyServices({"aws": of_aws, "gcp": of_gcp, "azure": of_azure})
 
 
 def make_source(source: configuration.SourceConfig, aws: Aws) -> Source:
@@ -276,6 +282,10 @@ def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
 def _telemetry(config: Config, env: Mapping[str, str], source: Source, clock: Clock) -> Telemetry:
     if config.telemetry_url is None:
         return NoTelemetry()
+    from clef_agent.telemetry.collector import is_disabled, read_collector
+    from clef_agent.telemetry.records import Origin
+    from clef_agent.telemetry.sending import OtlpTelemetry
+
     if is_disabled(env):
         LOGGER.warning("OTEL_SDK_DISABLED is set, and no telemetry is sent")
         return NoTelemetry()

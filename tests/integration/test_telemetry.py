@@ -22,7 +22,7 @@ from agent_process import (
 )
 from artifact_store import ArtifactStore, serving
 from clef_agent.artifact.pack import Payload
-from clef_agent.telemetry.sending import CLOSE_S
+from clef_agent.telemetry.base import CLOSE_S
 from fakes import AGE_KEY, IDENTITY, OTHER_AGE_RECIPIENT, PAYLOAD, packed
 from otlp_collector import Collector, collecting
 

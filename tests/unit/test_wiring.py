@@ -23,7 +23,8 @@ from clef_agent.regular_file import read_regular_file
 from clef_agent.sources.file import FileSource
 from clef_agent.sources.http import HttpSource
 from clef_agent.telemetry import events
-from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry
+from clef_agent.telemetry.base import NoTelemetry
+from clef_agent.telemetry.sending import OtlpTelemetry
 from clef_agent.wiring import assemble
 from fakes import AGE_KEY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from clef_agent.cli.failure import Failure
@@ -86,7 +86,7 @@ class AwsKmsSigner:
         )
 
 
-def _services() -> dict[str, KeyService]:
+def _services() -> Mapping[str, KeyService]:
     from clef_agent.aws import Aws
     from clef_agent.config.reader import Reader
     from clef_agent.wiring import make_key_services

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clef_agent.cache.keeper import CopyKeeper
@@ -10,25 +9,24 @@ from clef_agent.cache.memory import Memory
 from clef_agent.clock import Clock
 from clef_agent.decrypt import Decryptor
 from clef_agent.errors import NotLoaded
-from clef_agent.kms.base import KeyService
+from clef_agent.kms.services import KeyServices
 from clef_agent.provider import SecretsProvider
 from clef_agent.refresh import Refresher
 from clef_agent.sources.base import Source
 from clef_agent.telemetry import events
+from clef_agent.telemetry.base import Telemetry
 from clef_agent.telemetry.metrics import Metrics
-from clef_agent.telemetry.sending import Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """The parts that every lifecycle has, each already made, none yet at work.
 
-    ``key_services`` are by the provider's name that an envelope has; ``emit`` tells all who
-    listen.
+    ``emit`` tells all who listen.
     """
 
     source: Source
-    key_services: Mapping[str, KeyService]
+    key_services: KeyServices
     decryptor: Decryptor
     memory: Memory
     keeper: CopyKeeper
@@ -44,6 +42,5 @@ class Core:
         await self.refresher.abandon()
         self.memory.wipe(NotLoaded)
         await self.source.aclose()
-        for service in self.key_services.values():
-            await service.aclose()
+        await self.key_services.aclose()
         await self.telemetry.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from clef_agent import __version__
 from clef_agent.telemetry import events
-from clef_agent.telemetry.outbox import NOTHING_SENT, Counts
+from clef_agent.telemetry.base import NOTHING_SENT, Counts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from clef_agent.log import LOGGER
+from clef_agent.telemetry.base import DROP_REASONS, Counts
 from clef_agent.telemetry.records import Origin, Record
 
 #: As many as the SDK's own queue and batch have.
@@ -21,9 +22,6 @@ MAX_QUEUED: Final = 2048
 MAX_BATCH: Final = 512
 #: How long a batch waits for company, in seconds.
 _LINGER_S: Final = 1.0
-
-#: Why records are dropped: the labels of the metric.
-DROP_REASONS: Final = ("queue_full", "undelivered", "rejected")
 
 
 class Outgoing(NamedTuple):
@@ -47,17 +45,6 @@ class Outcome:
 
 
 Export: TypeAlias = Callable[[Sequence[Outgoing]], Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What has become of records until now; ``dropped`` is by ``DROP_REASONS``."""
-
-    exported: int
-    dropped: Mapping[str, int]
-
-
-NOTHING_SENT: Final = Counts(0, dict.fromkeys(DROP_REASONS, 0))
 
 
 class Outbox:

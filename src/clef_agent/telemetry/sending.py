@@ -1,4 +1,4 @@
-"""Telemetry as the rest of the agent knows it: it listens to events, and can be flushed."""
+"""Telemetry that is sent to a collector, from a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,80 +6,22 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from clef_agent.clock import Clock
 from clef_agent.lane import Lane, LaneBlocked
 from clef_agent.telemetry import events
+from clef_agent.telemetry.base import CLOSE_S, Counts
 from clef_agent.telemetry.collector import Collector
 from clef_agent.telemetry.credentials import Credentials, Lookup
-from clef_agent.telemetry.outbox import NOTHING_SENT, Counts, Outbox, Outcome, Outgoing
+from clef_agent.telemetry.outbox import Outbox, Outcome, Outgoing
 from clef_agent.telemetry.records import Origin, record_of
 
 if TYPE_CHECKING:  # the SDK is loaded by the outbox's thread
     from clef_agent.telemetry.otlp import OtlpExporter
 
-#: A shutdown waits no longer for the collector than this, in seconds.
-CLOSE_S: Final = 0.9
 #: For a thread to come back whose time is up, in seconds.
 _MARGIN_S: Final = 0.05
-
-
-class Telemetry(Protocol):
-    """Where events go that a fleet wants to know of. Nothing but ``flush`` and ``close`` waits."""
-
-    @property
-    def counts(self) -> Counts:
-        """What has become of the events until now."""
-        ...
-
-    def __call__(self, event: events.Event) -> None:
-        """Takes an event; it is sent later."""
-        ...
-
-    def adopt(self, lookup: Lookup) -> None:
-        """Takes the collector's credentials from an artifact just accepted."""
-        ...
-
-    def begin(self) -> None:
-        """The first secrets can be served: from now on events are sent."""
-        ...
-
-    def hurry(self) -> None:
-        """Sends what there is without waiting for more."""
-        ...
-
-    async def flush(self, timeout_s: float) -> None:
-        """Waits until all that has happened is told, ``timeout_s`` at most."""
-        ...
-
-    async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """As ``flush``; nothing is sent afterwards."""
-        ...
-
-
-class NoTelemetry:
-    """Where none is configured."""
-
-    counts = NOTHING_SENT
-
-    def __call__(self, event: events.Event) -> None:
-        """Nothing."""
-
-    def adopt(self, lookup: Lookup) -> None:
-        """Nothing."""
-
-    def begin(self) -> None:
-        """Nothing."""
-
-    def hurry(self) -> None:
-        """Nothing."""
-
-    async def flush(self, timeout_s: float) -> None:
-        """Nothing."""
-
-    async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Nothing."""
 
 
 class OtlpTelemetry:

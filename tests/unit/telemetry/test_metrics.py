@@ -7,8 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clef_agent import __version__
 from clef_agent.telemetry import events
+from clef_agent.telemetry.base import Counts
 from clef_agent.telemetry.metrics import CONTENT_TYPE, Gauges, Metrics
-from clef_agent.telemetry.outbox import Counts
 from fakes import NOW
 
 READY = Gauges(mode="cached", ready=True, last_success_age_s=12.5)

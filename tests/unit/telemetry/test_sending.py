@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from clef_agent.telemetry import events
+from clef_agent.telemetry.base import NOTHING_SENT, NoTelemetry, Telemetry
 from clef_agent.telemetry.collector import read_collector
-from clef_agent.telemetry.outbox import NOTHING_SENT
 from clef_agent.telemetry.records import Origin
-from clef_agent.telemetry.sending import NoTelemetry, OtlpTelemetry, Telemetry
+from clef_agent.telemetry.sending import OtlpTelemetry
 from fakes import NOW, FakeClock
 from otlp_collector import Collector, collecting
 
