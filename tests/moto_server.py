@@ -127,7 +127,7 @@ def aws_environment(**more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def moto_server() -> Iterator[Moto]:
-    """A server on a port of its own."""
+    """A server on a port of its own, and with nothing in it of the one before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's deprecations
         from moto.server import ThreadedMotoServer
@@ -136,7 +136,9 @@ def moto_server() -> Iterator[Moto]:
         server = ThreadedMotoServer("127.0.0.1", 0)
         server.start()
         host, port = server.get_host_and_port()
+    moto = Moto(f"http://{host}:{port}")
     try:
-        yield Moto(f"http://{host}:{port}")
+        moto.reset()  # what moto holds, it holds for the whole process
+        yield moto
     finally:
         server.stop()
