@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from clef_agent import __version__
 from clef_agent.clock import Instant
@@ -20,6 +21,9 @@ from clef_agent.server.listener import Listener
 from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import Gauges
 from clef_agent.token_file import ServedToken, discard
+
+#: Of the loop's pool, which has five at the least.
+_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +54,15 @@ class Agent:
 
     def started(self) -> None:
         """To be called once, when the first secrets can be served."""
-        # A thread of the loop's pool, now: where one begins when memory is short, its beginner
-        # may wait for ever, and that would be the loop.
+        # Threads of the loop's pool, now: where one begins when memory is short, its beginner may
+        # wait for ever, and that would be the loop. Several, because one that has done its work
+        # may not have said so when the next piece comes.
         # Source: https://github.com/python/cpython/blob/3.11/Lib/threading.py, Thread.start
+        all_have_begun = threading.Event()
         with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().run_in_executor(None, _nothing)
+            for _ in range(_THREADS):
+                asyncio.get_running_loop().run_in_executor(None, all_have_begun.wait)
+        all_have_begun.set()
         self.core.emit(events.AgentStarted(__version__))
         self.core.telemetry.begin()
 
@@ -116,7 +124,3 @@ def _warm_up(calls: tuple[Callable[[], None], ...]) -> None:
     for call in calls:
         with contextlib.suppress(Exception):  # the first fetch meets it again, and says so
             call()
-
-
-def _nothing() -> None:
-    pass
