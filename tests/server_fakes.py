@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 
 PORT = 7779
 TOKEN = "correct-horse"

@@ -99,13 +99,19 @@ while :; do sleep 0.1; done
 """
 
 
-def test_a_program_gets_its_secrets_and_is_started_anew_when_they_change(tmp_path: Path) -> None:
-    source = tmp_path / "artifact.json"
-    source.write_bytes(packed({"app": {"KEY": "old"}}))
-    terminal = Terminal(tmp_path / "terminal")
+def with_server(home: Path) -> Terminal:
+    """A terminal with the program of the page in its directory."""
+    terminal = Terminal(home)
     server = terminal.work / "server"
     server.write_text(SERVER)
     server.chmod(0o755)
+    return terminal
+
+
+def test_a_program_gets_its_secrets_and_is_started_anew_when_they_change(tmp_path: Path) -> None:
+    source = tmp_path / "artifact.json"
+    source.write_bytes(packed({"app": {"KEY": "old"}}))
+    terminal = with_server(tmp_path / "terminal")
     env = {"CLEF_AGENT_SOURCE": str(source), "CLEF_AGENT_AGE_KEY": AGE_KEY}
     text = block("docs/exec.md", "Programs that read environment variables").text
     with terminal.stays_in(text, **env) as programs:
@@ -118,10 +124,7 @@ def test_a_program_gets_its_secrets_and_is_started_anew_when_they_change(tmp_pat
 def test_a_program_asks_the_running_agent_where_no_source_is_set(tmp_path: Path) -> None:
     source = tmp_path / "artifact.json"
     source.write_bytes(packed({"app": {"KEY": "running"}}))
-    terminal = Terminal(tmp_path / "terminal")
-    server = terminal.work / "server"
-    server.write_text(SERVER)
-    server.chmod(0o755)
+    terminal = with_server(tmp_path / "terminal")
     with running(tmp_path, {"CLEF_AGENT_SOURCE": str(source), "CLEF_AGENT_AGE_KEY": AGE_KEY}) as of:
         env = {"CLEF_AGENT_PORT": str(of.port), "CLEF_AGENT_TOKEN": of.env["CLEF_AGENT_TOKEN"]}
         assert "long:running" in terminal.types("clef-agent exec -- ./server", **env)

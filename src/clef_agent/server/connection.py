@@ -183,11 +183,11 @@ class BoundedConnection(HttpToolsProtocol):
             raise OverflowError("too many requests at once")  # answered with 400, and closed
         self._in_head = False
         self._has_body = True  # what follows is counted anew
-        if not self._is_answered_at_once():
+        if not self._answer_now():
             super().on_headers_complete()
 
-    def _is_answered_at_once(self) -> bool:
-        """Whether the request, whose head is whole, needs nothing more.
+    def _answer_now(self) -> bool:
+        """Answers the request, whose head is whole, if nothing has to be waited for; says whether.
 
         One for each time that bytes come in: the rest of a flood takes its turn with others.
         """

@@ -5,9 +5,6 @@ A provider counts how often it is asked to ``open``, which only the usual way do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,30 +14,20 @@ from fakes import PAYLOAD
 from server_fakes import (
     BEARER,
     HOST,
-    LOOPS,
     PORT,
     TOKEN,
     Face,
     FakeProvider,
-    LoopFactory,
+    Run,
     get,
-    run,
     serving,
     until,
 )
 
-Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 SECRETS = get("/v1/secrets")
 #: Two ways to ask for the same; the second looks as if it had a body.
 USUAL = get("/v1/secrets", "Content-Length: 0")
 BIG = {"big": {"BLOB": "x" * 10_000_000}}
-
-
-@pytest.fixture(params=LOOPS, ids=["uvloop", "asyncio"])
-def on_loop(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on each kind of loop."""
-    factory: LoopFactory = request.param
-    return lambda test: run(test, factory)
 
 
 def test_the_plain_request_is_answered_at_once_to_the_byte_as_usual(on_loop: Run) -> None:

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias
 
 import pytest
 
@@ -16,10 +14,10 @@ from clef_agent.server.bounds import Bounds
 from fakes import PAYLOAD
 from server_fakes import (
     HEALTH,
-    LOOPS,
     TOKEN,
     FakeProvider,
     LoopFactory,
+    Run,
     Serving,
     Wire,
     get,
@@ -28,27 +26,9 @@ from server_fakes import (
     until,
 )
 
-Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 SECRETS = get("/v1/secrets")
 BIG = {"big": {"BLOB": "x" * 10_000_000}}
 SHORT = Bounds(request_s=0.15, idle_s=0.15)
-
-
-@pytest.fixture(params=LOOPS, ids=["uvloop", "asyncio"])
-def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
-    factory: LoopFactory = request.param
-    return factory
-
-
-@pytest.fixture
-def on_loop(loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture) -> Run:
-    """Runs a test on each kind of loop; no test may leave an error in the log."""
-
-    def run_and_listen(test: Coroutine[Any, Any, None]) -> None:
-        run(test, loop_factory)
-        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
-
-    return run_and_listen
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ from clef_agent.errors import ListenFailed, PortInUse
 from clef_agent.server.listener import Listener, bind_port, bind_unix, takes_connections
 from server_fakes import (
     HEALTH,
-    LOOPS,
     Face,
     FakeProvider,
     LoopFactory,
@@ -123,12 +122,6 @@ def test_only_a_socket_that_listens_takes_connections(path: str) -> None:
 
 
 # --- serving and draining ---------------------------------------------------------------------
-
-
-@pytest.fixture(params=LOOPS, ids=["uvloop", "asyncio"])
-def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
-    factory: LoopFactory = request.param
-    return factory
 
 
 def test_a_unix_socket_serves_whatever_the_host_and_is_removed_at_the_end(
