@@ -52,6 +52,11 @@ def eventually(holds: Callable[[], object], what: str, *, patience_s: float = PA
         time.sleep(0.01)
 
 
+def wait_for_copy(cache: Path) -> None:
+    """Returns when the agent's copy in the directory ``cache`` is whole: its record comes last."""
+    eventually(lambda: [*cache.glob("*.record.json")], "the copy on disk")
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Puts a new file with ``data`` in the place of ``path``, as a careful writer does."""
     passing = path.with_name(f".{path.name}.new")

@@ -12,7 +12,7 @@ from time import time
 
 import pytest
 
-from agent_process import AgentProcess, Response, eventually
+from agent_process import AgentProcess, Response, eventually, wait_for_copy
 from artifact_store import ArtifactStore, serving
 from fakes import AGE_KEY, PAYLOAD, packed
 from shifted_clock import ShiftedClock
@@ -122,7 +122,7 @@ def test_a_copy_of_a_time_to_come_is_not_used_at_a_start(tmp_path: Path) -> None
         env = {**environment(store, clock), "CLEF_AGENT_CACHE_PATH": str(cache)}
         with AgentProcess(tmp_path, env) as agent:
             agent.wait_until_ready()
-            eventually(lambda: len([*cache.glob("*.json")]) == 2, "the copy")
+            wait_for_copy(cache)
             assert agent.stop() == 0
         clock.advance(-HOUR_S)
         store.status = 503

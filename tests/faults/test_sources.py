@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import bad_source
-from agent_process import AgentProcess, eventually, running
+from agent_process import AgentProcess, eventually, running, wait_for_copy
 from bad_source import BadSource, Fault, head, says, serving
 from fakes import (
     AGE_KEY,
@@ -207,7 +207,7 @@ def test_an_agent_that_starts_serves_its_copy_where_the_source(tmp_path: Path, n
     with serving(BadSource(body)) as source:
         env = {**environment(source), "CLEF_AGENT_CACHE_PATH": str(cache)}
         with running(tmp_path, env) as agent:
-            eventually(lambda: len([*cache.glob("*.json")]) == 2, "the copy")
+            wait_for_copy(cache)
             assert agent.stop() == 0
         source.fault = FAULTS[name][0]
         with AgentProcess(tmp_path, env) as agent:

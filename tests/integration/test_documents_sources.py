@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from clouds import Cloud, FakeAzure, FakeGcp
 from documents import Block, block, with_each
 from fake_service import serving
 from fakes import AGE_KEY, IDENTITY, PAYLOAD, packed
-from moto_server import Moto, moto_server
+from moto_server import Moto
 from stores import (
     BitbucketCloudStore,
     BitbucketServerStore,
@@ -116,18 +116,12 @@ def test_a_web_server_is_asked_with_the_token_of_the_file(tmp_path: Path) -> Non
 # --- AWS --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Moto]:
-    with moto_server() as moto:
-        yield moto
-
-
 @pytest.fixture
-def moto(server: Moto) -> Moto:
-    """AWS with the bucket of the pages, and the key."""
-    server.reset()
-    server.bucket(BUCKET)
-    return server
+def moto(aws_server: Moto) -> Moto:
+    """AWS with the bucket of the pages, and nothing else."""
+    aws_server.reset()
+    aws_server.bucket(BUCKET)
+    return aws_server
 
 
 KEY_ARN = re.compile(r"arn:aws:kms:[a-z0-9-]+:\d{12}:key/[\w-]+")

@@ -12,7 +12,14 @@ from typing import TypeAlias
 
 import pytest
 
-from agent_process import AgentProcess, Response, eventually, free_port, replace_file
+from agent_process import (
+    AgentProcess,
+    Response,
+    eventually,
+    free_port,
+    replace_file,
+    wait_for_copy,
+)
 from artifact_store import ArtifactStore
 from artifact_store import serving as serving_store
 from extensions_api import Sandbox
@@ -202,7 +209,7 @@ def test_the_copy_in_tmp_serves_a_start_without_the_source(
     port = str(free_port())
     first = start(sandbox, store, CLEF_AGENT_CACHE_PATH=str(cache), CLEF_AGENT_PORT=port)
     sandbox.wait_until_idle()
-    eventually(lambda: list(cache.glob("*.record.json")), "the copy, whose record comes last")
+    wait_for_copy(cache)
     first.send(signal.SIGKILL)  # as after a function's timeout
     first.exit_code()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_process import AgentProcess, eventually, running
+from agent_process import AgentProcess, eventually, running, wait_for_copy
 from artifact_store import ArtifactStore, serving
 from clef_agent.sources.base import FETCH_DEADLINE_S
 from fakes import AGE_KEY, PAYLOAD, packed
@@ -139,7 +139,7 @@ def test_a_restart_without_the_source_serves_the_copy_on_disk(tmp_path: Path) ->
     with serving(ArtifactStore(packed())) as store:
         env = {**of_store(store), "CLEF_AGENT_CACHE_PATH": str(cache)}
         with running(tmp_path, env) as agent:
-            eventually(lambda: len(list(cache.iterdir())) >= 2, "the copy")
+            wait_for_copy(cache)
             assert agent.stop() == 0
 
     with AgentProcess(tmp_path, env) as agent:
@@ -161,7 +161,7 @@ def test_a_bad_upload_leaves_the_copy_on_disk_as_it_was(tmp_path: Path) -> None:
     with serving(ArtifactStore(packed())) as store:
         env = {**of_store(store), "CLEF_AGENT_CACHE_PATH": str(cache)}
         with running(tmp_path, env) as agent:
-            eventually(lambda: len(list(cache.iterdir())) >= 2, "the copy")
+            wait_for_copy(cache)
             store.body = b"<html>not found</html>"
             assert agent.refresh().json["reason"] == "json_parse"
             assert agent.secrets().json == PAYLOAD
@@ -189,7 +189,7 @@ def test_a_revocation_takes_the_copy_on_disk_away(tmp_path: Path) -> None:
     with serving(ArtifactStore(packed())) as store:
         env = {**of_store(store), "CLEF_AGENT_CACHE_PATH": str(cache)}
         with running(tmp_path, env) as agent:
-            eventually(lambda: len(list(cache.iterdir())) >= 2, "the copy")
+            wait_for_copy(cache)
             store.body = b'{"version":1,"revokedAt":"2026-01-01T00:00:00Z"}'
             assert agent.refresh().json["reason"] == "revoked"
             assert agent.secrets().json["reason"] == "revoked"

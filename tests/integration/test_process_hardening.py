@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_process import TOKEN, AgentProcess, eventually, free_port, running
+from agent_process import TOKEN, AgentProcess, eventually, free_port, running, wait_for_copy
 from artifact_store import ArtifactStore, serving
 from fakes import AGE_KEY, PAYLOAD, packed
 from process_tree import descriptors, is_ours, open_to, runs, tree_of
@@ -281,7 +281,7 @@ def test_what_it_writes_is_its_token_and_its_copy_and_nobody_else_may_read_them(
             assert agent.request("/v1/secrets", token=token).json == PAYLOAD
             assert agent.request("/v1/metrics").status == 200
             cache = home / "cache"
-            eventually(lambda: len(list(cache.iterdir())) == 2, "the copy on disk")
+            wait_for_copy(cache)
             written = {path for path in home_of_nobody.rglob("*") if path.is_file()}
             assert written == {runtime / f"token-{port}", *cache.iterdir()}
             assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}

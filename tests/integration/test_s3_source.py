@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from agent_process import AgentProcess
 from command_line import clef_agent
 from fake_service import Asked, FakeService, Reply, serving
 from fakes import AGE_KEY, AGE_RECIPIENT, PAYLOAD, packed
-from moto_server import KEY_ID, REGION, SECRET_KEY, Moto, aws_environment, moto_server
+from moto_server import KEY_ID, REGION, SECRET_KEY, Moto, aws_environment
 
 BUCKET = "clef.artifacts"
 KEY = "packed/api (1)+%20'ü!.json"
@@ -32,18 +31,12 @@ GET_ONE = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Moto]:
-    with moto_server() as moto:
-        yield moto
-
-
 @pytest.fixture
-def moto(server: Moto) -> Moto:
+def moto(aws_server: Moto) -> Moto:
     """A server with the artifact in its bucket, and nothing else."""
-    server.reset()
-    server.bucket(BUCKET).put_object(Bucket=BUCKET, Key=KEY, Body=packed())
-    return server
+    aws_server.reset()
+    aws_server.bucket(BUCKET).put_object(Bucket=BUCKET, Key=KEY, Body=packed())
+    return aws_server
 
 
 def environment(moto: Moto, source: str = f"s3://{BUCKET}/{KEY}", **more: str) -> dict[str, str]:

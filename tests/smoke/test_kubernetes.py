@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent_process import TOKEN, AgentProcess, eventually
+from agent_process import TOKEN, AgentProcess, wait_for_copy
 from artifact_store import ArtifactStore, serving
 from deployments import PROGRAM, RELEASE
 from fakes import AGE_KEY, PAYLOAD, packed
@@ -106,7 +106,7 @@ def test_the_sidecar_serves_and_its_probes_and_the_application_find_it(
         )
         assert asked.returncode == 0, asked.stderr
         cache = root.joinpath(env["CLEF_AGENT_CACHE_PATH"].lstrip("/"))
-        eventually(lambda: list(cache.glob("*.artifact.json")), "the copy on disk")
+        wait_for_copy(cache)
         assert cache.stat().st_mode & 0o777 == 0o700
         assert agent.stop() == 0
         assert agent.err == ""
