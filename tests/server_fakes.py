@@ -30,7 +30,7 @@ from clef_agent.telemetry.metrics import Gauges, Metrics
 from fakes import PAYLOAD
 
 if TYPE_CHECKING:
-    from starlette.types import Message, Scope
+    from clef_agent.server.asgi import Message, Scope
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]

@@ -24,7 +24,7 @@ from bench.processes import (
 from bench.workload import KeyPair, fifty_keys
 
 _ROUNDS: Final = 11
-_YARDSTICK: Final = "import uvicorn, starlette.applications, pyrage"
+_YARDSTICK: Final = "import uvicorn, pyrage"
 #: What no start may load; all of it is for later, or for other commands.
 _HEAVY: Final = frozenset(
     ("boto3", "botocore", "httpx", "opentelemetry", "prometheus_client", "rich", "typer")

@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
-
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.routing import Route
 
 from clef_agent import errors
 from clef_agent.decrypt.places import Entry
 from clef_agent.decrypt.secrets import Secrets, joined
 from clef_agent.provider import SecretsProvider
 from clef_agent.server.large import beside_loop
-from clef_agent.server.refusals import refusal, retry_after
-from clef_agent.server.replies import (
-    NO_STORE,
-    Header,
-    Reply,
-    json_reply,
-    raw_json_reply,
-    send_reply,
-)
+from clef_agent.server.refusals import retry_after
+from clef_agent.server.replies import Reply, json_reply, raw_json_reply
+from clef_agent.server.routes import Request, Route
 from clef_agent.server.secrets_endpoint import SecretsEndpoint
 from clef_agent.telemetry.metrics import CONTENT_TYPE
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 RenderMetrics: TypeAlias = Callable[[], bytes]
-_Handler: TypeAlias = Callable[[Request], Awaitable[Reply]]
-
-
-class _Replying:
-    """An ASGI application from a function that returns a :class:`Reply` or raises."""
-
-    def __init__(self, handler: _Handler) -> None:
-        self._handler = handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            reply = await self._handler(Request(scope, receive))
-        except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
-            reply = refusal(exc)
-        await send_reply(reply, send)
 
 
 def create_routes(
     provider: SecretsProvider, secrets: SecretsEndpoint, render_metrics: RenderMetrics
-) -> ASGIApp:
-    """Every route behind the guards, with JSON for whatever has no route."""
+) -> tuple[Route, ...]:
+    """Every route that there is."""
+
+    async def all_secrets(request: Request) -> Reply:
+        return await secrets.reply(request.scope, request.receive)
 
     async def health(_: Request) -> Reply:
         status = provider.status()
@@ -73,13 +47,12 @@ def create_routes(
         return json_reply(503, content, headers=retry_after(None))
 
     async def secret(request: Request) -> Reply:
-        name = _decode(request.path_params["key"])
+        name = _decode(*request.values)
         opened = await provider.open()
         return _render_value(opened.secrets, opened.secrets.find(name) if name else None)
 
     async def namespaced_secret(request: Request) -> Reply:
-        namespace = _decode(request.path_params["namespace"])
-        key = _decode(request.path_params["key"])
+        namespace, key = map(_decode, request.values)
         opened = await provider.open()
         found = opened.secrets.find_in(namespace, key) if namespace and key else None
         return _render_value(opened.secrets, found)
@@ -96,37 +69,18 @@ def create_routes(
     async def metrics(_: Request) -> Reply:
         body = render_metrics()
         length = (b"content-length", b"%d" % len(body))
-        return Reply(200, [(b"content-type", CONTENT_TYPE.encode()), NO_STORE, length], body)
+        return Reply(200, ((b"content-type", CONTENT_TYPE.encode()), length), body)
 
-    app = Starlette(
-        routes=[
-            Route("/v1/secrets", secrets, methods=["GET"]),
-            Route("/v1/secrets/{key}", _Replying(secret), methods=["GET"]),
-            Route("/v1/secrets/{namespace}/{key}", _Replying(namespaced_secret), methods=["GET"]),
-            Route("/v1/keys", _Replying(keys), methods=["GET"]),
-            Route("/v1/health", _Replying(health), methods=["GET"]),
-            Route("/v1/ready", _Replying(ready), methods=["GET"]),
-            Route("/v1/refresh", _Replying(refresh), methods=["POST"]),
-            Route("/v1/metrics", _Replying(metrics), methods=["GET"]),
-        ],
-        exception_handlers={HTTPException: _no_route},  # type: ignore[dict-item]  # Starlette asks for handlers of Exception
+    return (
+        Route("GET", "/v1/secrets", all_secrets),
+        Route("GET", "/v1/secrets/{key}", secret),
+        Route("GET", "/v1/secrets/{namespace}/{key}", namespaced_secret),
+        Route("GET", "/v1/keys", keys),
+        Route("GET", "/v1/health", health, needs_token=False),
+        Route("GET", "/v1/ready", ready, needs_token=False),
+        Route("POST", "/v1/refresh", refresh),
+        Route("GET", "/v1/metrics", metrics, needs_token=False),
     )
-    app.router.redirect_slashes = False
-    return app
-
-
-async def _no_route(_: Request, exc: HTTPException) -> ASGIApp:
-    words = {404: "Not found", 405: "Method not allowed"}.get(exc.status_code, "Bad request")
-    allow = (exc.headers or {}).get("Allow", "")
-    headers: tuple[Header, ...] = ()
-    if allow:
-        headers = ((b"allow", ", ".join(sorted(allow.split(", "))).encode()),)
-    reply = json_reply(exc.status_code, {"error": words}, headers=headers)
-
-    async def respond(_: Scope, __: Receive, send: Send) -> None:
-        await send_reply(reply, send)
-
-    return respond
 
 
 def _render_value(secrets: Secrets, entry: Entry | None) -> Reply:

@@ -1,36 +1,25 @@
-"""The one layer in front of every route: Host, bearer token, no-store, counting.
-
-Pure ASGI. It also sets the path to the one that stood in the request line: routes match before
-percent-decoding, so that ``%2F`` can be a part of a key.
-"""
+"""The one way in to every route: Host, bearer token, counting."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from clef_agent.server.replies import NO_STORE, Header, Reply, json_reply
+from clef_agent.server.refusals import refusal
+from clef_agent.server.replies import Header, Reply, json_reply
+from clef_agent.server.routes import NOT_FOUND, Request, Route, Routes
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+    from clef_agent.server.asgi import Receive, Scope, Send
     from clef_agent.server.secrets_endpoint import SecretsEndpoint
 
-#: Routes whose path has no variable part; what metrics call a request by.
-_FIXED_ROUTES: Final = frozenset(
-    ("/v1/health", "/v1/ready", "/v1/secrets", "/v1/keys", "/v1/refresh", "/v1/metrics")
-)
 #: The route whose speed matters.
 _SECRETS: Final = "/v1/secrets"
 _SECRETS_TARGET: Final = _SECRETS.encode()
-_READS: Final = frozenset(("GET", "HEAD"))
-#: As the router matches them, to the letter: its `$` also stands before a line's end.
-_READ_WITH_TOKEN: Final = re.compile(r"/v1/(?:keys|secrets(?:/[^/]+){0,2})$")
-_REFRESH: Final = re.compile(r"/v1/refresh$")
 _BEARER: Final = b"bearer "
 
 _FORBIDDEN: Final = json_reply(403, {"error": "Forbidden: invalid Host header"})
@@ -70,23 +59,22 @@ def allowed_hosts(port: int) -> frozenset[bytes]:
 
 
 class Guards:
-    """Lets a request through to ``routes``, or answers it.
+    """The ASGI application: lets a request through to its route, or answers it.
 
-    The plain ``GET /v1/secrets`` goes straight to ``secrets``: the detour through the router costs
-    a fifth of the throughput of the one route that matters. ``hosts`` is None on a Unix socket,
-    which no browser reaches.
+    ``secrets`` are what may be answered at once. ``hosts`` is None on a Unix socket, which no
+    browser reaches.
     """
 
     def __init__(
         self,
-        routes: ASGIApp,
+        routes: Sequence[Route],
         secrets: SecretsEndpoint,
         *,
         token: BearerToken,
         hosts: frozenset[bytes] | None,
         requests: Counter[tuple[str, int]],
     ) -> None:
-        self._routes = routes
+        self._routes = Routes(routes)
         self._secrets = secrets
         self._token = token
         self._hosts = hosts
@@ -94,29 +82,35 @@ class Guards:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
+        found = self._routes.find(scope["raw_path"].decode("ascii"))
+        route, values = found or (None, ())
         try:
-            await self._respond(scope, receive, send)
+            reply = await self._reply(route, Request(scope, receive, values))
+            self._requests[route.path if route else "other", reply.status] += 1
+            await send(
+                {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
+            )
+            # For a HEAD request the server leaves the body out.
+            await send({"type": "http.response.body", "body": reply.body})
         except asyncio.CancelledError:
             # The process ends, and has cut the connection: uvicorn would call it a fault of ours.
             return
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"] = scope["raw_path"].decode("ascii")
-        method = scope["method"]
-        is_plain = path == _SECRETS and method == "GET"
-        needs_token = is_plain or _needs_token(method, path)
-        reply = self._refusal(scope["headers"], needs_token=needs_token)
-        if reply is None:
-            if not is_plain:
-                await self._routes(scope, receive, self._counting(send, path))
-                return
-            reply = await self._secrets.reply(scope, receive)
-        self._requests[path if is_plain else _route(path), reply.status] += 1
-        # As send_reply does, but without a coroutine more for each request.
-        await send(
-            {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
-        )
-        await send({"type": "http.response.body", "body": reply.body})
+    async def _reply(self, route: Route | None, request: Request) -> Reply:
+        method = request.scope["method"]
+        # Without a token, an unknown path is 404 and another method 405: neither is a secret.
+        needs_token = route is not None and route.needs_token and method in route.methods
+        refused = self._refusal(request.scope["headers"], needs_token=needs_token)
+        if refused is not None:
+            return refused
+        if route is None:
+            return NOT_FOUND
+        if method not in route.methods:
+            return route.not_allowed()
+        try:
+            return await route.handler(request)
+        except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
+            return refusal(exc)
 
     def answer_at_once(self, target: bytes, headers: list[Header]) -> Reply | None:
         """The reply to a GET of ``target``, if it is one that nothing has to be waited for: the
@@ -148,33 +142,3 @@ class Guards:
         if needs_token and (authorizations != 1 or not self._token.is_shown_by(authorization)):
             return _UNAUTHORIZED
         return None
-
-    def _counting(self, send: Send, path: str) -> Send:
-        requests = self._requests
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                requests[_route(path), message["status"]] += 1
-                headers = message["headers"]
-                if NO_STORE not in headers:
-                    message["headers"] = [*headers, NO_STORE]
-            await send(message)
-
-        return counting
-
-
-def _needs_token(method: str, path: str) -> bool:
-    """Whether the route asks for the token. Other methods get their 405, unknown paths their 404,
-    from the router: neither is a secret.
-    """
-    if path == _SECRETS:
-        return method in _READS
-    if method == "POST":
-        return _REFRESH.match(path) is not None
-    return method in _READS and _READ_WITH_TOKEN.match(path) is not None
-
-
-def _route(path: str) -> str:
-    if path in _FIXED_ROUTES:
-        return path
-    return "/v1/secrets/{key}" if path.startswith("/v1/secrets/") else "other"

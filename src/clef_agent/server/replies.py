@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeAlias
-
-if TYPE_CHECKING:
-    from starlette.types import Send
+from typing import Final, TypeAlias
 
 Header: TypeAlias = tuple[bytes, bytes]
 
@@ -18,15 +14,17 @@ NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
-@dataclass(frozen=True)
 class Reply:
-    """One whole response. ``body`` may be a view of a buffer that is zeroed once nobody holds it:
-    the transport holds it until it has written it.
+    """One whole response, which nobody may store. ``body`` may be a view of a buffer that is zeroed
+    once nobody holds it: the transport holds it until it has written it.
     """
 
-    status: int
-    headers: list[Header]
-    body: bytes | memoryview = b""
+    def __init__(
+        self, status: int, headers: Sequence[Header], body: bytes | memoryview = b""
+    ) -> None:
+        self.status = status
+        self.headers = [*headers, NO_STORE]
+        self.body = body
 
     @cached_property
     def head(self) -> bytes:
@@ -55,10 +53,4 @@ def raw_json_reply(
 ) -> Reply:
     """``body``, which is JSON already."""
     length = (b"content-length", b"%d" % len(body))
-    return Reply(status, [JSON, NO_STORE, length, *headers], body)
-
-
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Sends ``reply``; for a HEAD request the server leaves the body out."""
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    return Reply(status, (JSON, length, *headers), body)

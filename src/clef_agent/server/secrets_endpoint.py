@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl
 from clef_agent.decrypt import Secrets
 from clef_agent.provider import Opened, SecretsProvider
 from clef_agent.server.large import beside_loop
-from clef_agent.server.refusals import BadRequest, refusal
-from clef_agent.server.replies import NO_STORE, Header, Reply, raw_json_reply, send_reply
+from clef_agent.server.refusals import BadRequest
+from clef_agent.server.replies import Header, Reply, raw_json_reply
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from clef_agent.server.asgi import Receive, Scope
 
 MIN_WAIT_S: Final = 1
 MAX_WAIT_S: Final = 60
@@ -30,32 +30,31 @@ class SecretsEndpoint:
         self._made: Reply | None = None
         self._made_of: weakref.ref[Secrets] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request that came by way of the router (HEAD)."""
-        await send_reply(await self.reply(scope, receive), send)
-
     async def reply(self, scope: Scope, receive: Receive) -> Reply:
-        """The reply to one request that has passed the guards."""
-        try:
-            flat, wait_s = False, 0
-            if scope["query_string"]:
-                flat, wait_s = _parse_query(scope["query_string"])
-            known = _if_none_match(scope["headers"])
-            opened = await self._provider.open()
-            if known is None:
-                return await _flat(opened) if flat else self._nested(opened)
-            if wait_s and _matches(known, _etag(opened, flat=flat)):
-                digest = opened.digest
-                # Not held while waiting: in just-in-time mode it is this request's own plaintext.
-                del opened
-                await _unless_disconnected(self._provider.wait_for_change(digest, wait_s), receive)
-                opened = await self._provider.open()
-            etag = _etag(opened, flat=flat)
-            if _matches(known, etag):
-                return Reply(304, [(b"etag", etag), NO_STORE])
+        """The reply to one request that has passed the guards.
+
+        Raises:
+            Unavailable: there is nothing to serve.
+            NamesCollide: two secrets would have one flat name.
+            BadRequest: a parameter is out of its bounds.
+        """
+        flat, wait_s = False, 0
+        if scope["query_string"]:
+            flat, wait_s = _parse_query(scope["query_string"])
+        known = _if_none_match(scope["headers"])
+        opened = await self._provider.open()
+        if known is None:
             return await _flat(opened) if flat else self._nested(opened)
-        except Exception as exc:  # noqa: BLE001  # a fault of ours is answered in JSON too
-            return refusal(exc)
+        if wait_s and _matches(known, _etag(opened, flat=flat)):
+            digest = opened.digest
+            # Not held while waiting: in just-in-time mode it is this request's own plaintext.
+            del opened
+            await _unless_disconnected(self._provider.wait_for_change(digest, wait_s), receive)
+            opened = await self._provider.open()
+        etag = _etag(opened, flat=flat)
+        if _matches(known, etag):
+            return Reply(304, ((b"etag", etag),))
+        return await _flat(opened) if flat else self._nested(opened)
 
     def reply_at_once(self, headers: list[Header]) -> Reply | None:
         """What :meth:`reply` gives to a request without a query, where nothing is waited for and
