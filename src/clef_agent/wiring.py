@@ -12,13 +12,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, assert_never
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from clef_agent import config as configuration
 from clef_agent.artifact.model import Expectation
 from clef_agent.artifact.verify import Policy
 from clef_agent.aws import Aws
-from clef_agent.cache.disk import DiskCache
 from clef_agent.cache.keeper import BackgroundKeeper, CopyKeeper, MarkKeeper, NoCopy
 from clef_agent.cache.memory import Memory
 from clef_agent.clock import Clock, SystemClock, boot_id
@@ -271,6 +269,8 @@ def _place(source: configuration.SourceConfig) -> str:
 def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
     if config.cache_path is None or not (source.is_remote or config.rollback_protection):
         return NoCopy()
+    from clef_agent.cache.disk import DiskCache
+
     key = "\n".join(
         (_place(config.source), config.expect_identity or "", config.expect_environment or "")
     )
@@ -282,6 +282,8 @@ def _keeper(config: Config, source: Source, emit: events.Emit) -> CopyKeeper:
 def _telemetry(config: Config, env: Mapping[str, str], source: Source, clock: Clock) -> Telemetry:
     if config.telemetry_url is None:
         return NoTelemetry()
+    from uuid import uuid4
+
     from clef_agent.telemetry.collector import is_disabled, read_collector
     from clef_agent.telemetry.records import Origin
     from clef_agent.telemetry.sending import OtlpTelemetry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,20 @@ def test_a_collector_makes_telemetry_and_without_one_there_is_none(base: dict[st
         assert isinstance(agent.core.telemetry, OtlpTelemetry)
     with assembled({**base, **url, "OTEL_SDK_DISABLED": "true"}) as agent:
         assert isinstance(agent.core.telemetry, NoTelemetry)
+
+
+def test_garbage_is_looked_for_again_once_all_is_loaded_but_not_in_that(
+    base: dict[str, str],
+) -> None:
+    with assembled(base) as agent:
+        try:
+            gc.disable()  # as at the start of the process
+            asyncio.run(agent.listen())
+            assert gc.isenabled()
+            assert gc.get_freeze_count() > 0
+        finally:
+            gc.unfreeze()
+            gc.enable()
 
 
 class Told(NoTelemetry):

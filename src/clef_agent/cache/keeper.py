@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from clef_agent.artifact.model import RollbackMark
-from clef_agent.cache.disk import DiskCache, DiskCopy
 from clef_agent.clock import Instant
 from clef_agent.errors import DiskCopyUnusable
 from clef_agent.lane import Lane, LaneBlocked
+
+if TYPE_CHECKING:
+    from clef_agent.cache.disk import DiskCache, DiskCopy
 
 #: A disk that takes longer counts as hung, in seconds.
 _DISK_DEADLINE_S: Final = 5.0

@@ -50,7 +50,10 @@ class Agent:
             threading.Thread(target=_warm_up, args=(self.warm_ups,), daemon=True).start()
         for listening in self.sockets:
             await self.listener.serve(self._application(listening), listening)
-        gc.enable()  # all is imported; see __main__.py
+        if not gc.isenabled():  # see __main__.py
+            # What has been loaded stays: no look for garbage has to go through all of it.
+            gc.freeze()
+            gc.enable()
 
     def started(self) -> None:
         """To be called once, when the first secrets can be served."""
