@@ -35,7 +35,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if is_agent:
         # The agent and its probes do without the command line's library: it costs a part of the
-        # start. So does looking for garbage, which imports do not make; Agent.listen looks again.
+        # start. So does looking for garbage, of which imports make little; Agent.listen begins.
         gc.disable()
         from clef_agent.cli.run import leave, run_agent
 

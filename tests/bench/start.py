@@ -46,7 +46,7 @@ def measure(directory: Path) -> list[Figure]:
             "start to ready, of its imports",
             starts / imports,
             "x",
-            Bound("at most", 2.5),
+            Bound("at most", 1.6),
             f"{starts * 1000:.0f} ms beside {imports * 1000:.0f} ms, medians of {_ROUNDS}",
         ),
         Figure(

@@ -452,7 +452,7 @@ def test_probes_import_nothing_that_they_can_do_without(agent: ScriptedAgent) ->
         "except SystemExit as end:\n"
         "    assert end.code == 0\n"
         "heavy = {'asyncio', 'boto3', 'cryptography', 'httpx', 'opentelemetry', 'pyrage', 'rich',"
-        " 'starlette', 'uvicorn', 'uvloop'}\n"
+        " 'uvicorn', 'uvloop'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
 

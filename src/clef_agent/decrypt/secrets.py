@@ -50,7 +50,8 @@ class NamesCollide(ValueError):
 
 
 class Secrets:
-    """One decrypted payload, ready to be served. Only :func:`parse_payload` makes one.
+    """One decrypted payload, ready to be served. Only :func:`parse_payload` makes one, or
+    :func:`parsed_before`.
 
     ``json`` is the payload as packed, ``{namespace: {key: value}}`` or ``{key: value}``, as UTF-8
     JSON. The buffer behind it is zeroed as soon as nobody holds that view, nor a slice of it, any
@@ -165,6 +166,13 @@ def parse_payload(plaintext: bytes | bytearray) -> Secrets:
     raise PayloadInvalid(
         "the plaintext is not a strict JSON object of strings or of objects of strings"
     )
+
+
+def parsed_before(plaintext: Plaintext) -> Secrets:
+    """The secrets in a small ``plaintext`` that :func:`parse_payload` has taken before: looking
+    through it takes a sixth of a request in just-in-time mode.
+    """
+    return Secrets(plaintext, None)
 
 
 def _candidates(entries: list[Entry]) -> list[str]:

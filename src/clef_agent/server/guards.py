@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from clef_agent.server.refusals import refusal
 from clef_agent.server.replies import Header, Reply, json_reply
-from clef_agent.server.routes import NOT_FOUND, Request, Route, Routes
+from clef_agent.server.routes import Request, Route, Routes
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -26,6 +26,7 @@ _FORBIDDEN: Final = json_reply(403, {"error": "Forbidden: invalid Host header"})
 _UNAUTHORIZED: Final = json_reply(
     401, {"error": "Unauthorized"}, headers=((b"www-authenticate", b"Bearer"),)
 )
+_NOT_FOUND: Final = json_reply(404, {"error": "Not found"})
 
 
 class BearerToken:
@@ -82,7 +83,7 @@ class Guards:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        found = self._routes.find(scope["raw_path"].decode("ascii"))
+        found = self._routes.find(scope["raw_path"].decode("latin-1"))
         route, values = found or (None, ())
         try:
             reply = await self._reply(route, Request(scope, receive, values))
@@ -104,7 +105,7 @@ class Guards:
         if refused is not None:
             return refused
         if route is None:
-            return NOT_FOUND
+            return _NOT_FOUND
         if method not in route.methods:
             return route.not_allowed()
         try:

@@ -15,8 +15,10 @@ JSON: Final[Header] = (b"content-type", b"application/json")
 
 
 class Reply:
-    """One whole response, which nobody may store. ``body`` may be a view of a buffer that is zeroed
-    once nobody holds it: the transport holds it until it has written it.
+    """One whole response, which nobody may store; ``headers`` as given need not say so.
+
+    ``body`` may be a view of a buffer that is zeroed once nobody holds it: the transport holds it
+    until it has written it.
     """
 
     def __init__(

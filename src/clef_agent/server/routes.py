@@ -7,14 +7,12 @@ needs a token.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from clef_agent.server.replies import Reply, json_reply
 
 if TYPE_CHECKING:
     from clef_agent.server.asgi import Receive, Scope
-
-NOT_FOUND: Final = json_reply(404, {"error": "Not found"})
 
 
 class Request(NamedTuple):
@@ -44,12 +42,15 @@ class Route(NamedTuple):
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     def values_in(self, path: str) -> Sequence[str] | None:
-        """What ``path`` has for the variables; None where it is no path of this route."""
+        """What ``path`` has for the variables, of which there is one at the least; None where it is
+        no path of this route.
+        """
         fixed, *variables = self.path.split("{")
-        values = path.removeprefix(fixed).split("/")
-        if path.startswith(fixed) and len(values) == len(variables) and all(values):
-            return values
-        return None
+        if not path.startswith(fixed):
+            return None
+        # No further than it takes: anybody may send a path of thousands of slashes.
+        values = path[len(fixed) :].split("/", len(variables))
+        return values if len(values) == len(variables) and all(values) else None
 
     def not_allowed(self) -> Reply:
         """The reply to any other method."""
@@ -58,7 +59,7 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """Routes, each with a path of its own."""
+    """Routes, no two of them for the same path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._fixed = {route.path: route for route in routes if "{" not in route.path}

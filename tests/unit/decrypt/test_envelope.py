@@ -17,6 +17,7 @@ from clef_agent.artifact.verify import Policy, verify
 from clef_agent.decrypt import Decryptor, Secrets
 from clef_agent.decrypt.age import AgeKeyring
 from clef_agent.decrypt.envelope import EnvelopeOpener
+from clef_agent.decrypt.secrets import parse_payload
 from clef_agent.errors import ArtifactError, ClefError, UnwrapFailed, UnwrapUnavailable
 from clef_agent.keys import decode_base64, encode_base64
 from clef_agent.kms.base import KeyUnwrapper
@@ -31,6 +32,7 @@ from fakes import (
     FakeFiles,
     FakeKeyService,
     FakeUnwrapper,
+    encrypted,
     packed,
     rehashed,
     with_envelope,
@@ -181,6 +183,56 @@ def test_keys_are_read_anew_on_demand() -> None:
     reads = len(files.reads)
     decryptor.reload_keys()
     assert len(files.reads) == reads + 1
+
+
+def test_a_payload_is_looked_through_once_for_as_long_as_artifact_and_keys_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[bytes] = []
+
+    def parse_once_more(plaintext: bytearray) -> Secrets:
+        parsed.append(bytes(plaintext))
+        return parse_payload(plaintext)
+
+    monkeypatch.setattr(decrypt, "parse_payload", parse_once_more)
+    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({}))
+
+    def parses_of(data: bytes, *, times: int = 3) -> int:
+        verified, before = verify(parse(data), Policy(), wall=NOW), len(parsed)
+        for _ in range(times):
+            secrets = asyncio.run(decryptor.decrypt(verified))
+            assert json.loads(bytes(secrets.json)) == PAYLOAD
+            assert secrets.find("app__API_KEY") is not None
+        return len(parsed) - before
+
+    assert parses_of(packed()) == 1
+    assert parses_of(packed()) == 1, "another artifact, be it equal"
+    verified = verify(parse(packed()), Policy(), wall=NOW)
+    for _ in range(2):
+        decryptor.reload_keys()
+        before = len(parsed)
+        asyncio.run(decryptor.decrypt(verified))
+        assert len(parsed) == before + 1
+
+
+def test_a_payload_from_an_envelope_is_looked_through_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # AES-GCM alone lets one ciphertext have a plaintext for each of several keys.
+    monkeypatch.setattr(decrypt, "parsed_before", None)
+    service = FakeKeyService()
+    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({"aws": service}))
+    verified = verify(parse(packed(service=service)), Policy(), wall=NOW)
+    for _ in range(3):
+        assert json.loads(bytes(asyncio.run(decryptor.decrypt(verified)).json)) == PAYLOAD
+
+
+def test_a_payload_that_is_refused_is_refused_each_time() -> None:
+    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({}))
+    verified = verify(parse(encrypted(b'{"a":1}')), Policy(), wall=NOW)
+    for _ in range(3):
+        with pytest.raises(ArtifactError):
+            asyncio.run(decryptor.decrypt(verified))
 
 
 def test_a_large_ciphertext_is_opened_beside_the_loop() -> None:

@@ -231,11 +231,16 @@ def test_only_post_refreshes(face: Face, method: str) -> None:
     assert (answer.status, answer.header(b"allow")) == (405, b"POST")
 
 
-@pytest.mark.parametrize("path", ["/v1/keys\n", "/v1/secrets\n", "/v1/secrets/app/API_KEY\n"])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/keys\n", 404), ("/v1/secrets\n", 404), ("/v1/secrets/app/API_KEY\n", 401)],
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_no_line_end_in_a_path_slips_past_the_token(face: Face, path: str, method: str) -> None:
+def test_no_line_end_in_a_path_slips_past_the_token(
+    face: Face, path: str, status: int, method: str
+) -> None:
     # No HTTP parser lets it through; the guard does not count on that.
-    assert face.answer(path, method=method).status in (401, 404)
+    assert face.answer(path, method=method).status == status
     assert face.answer("/v1/refresh\n", method="POST").status == 404
 
 
@@ -309,7 +314,7 @@ def test_without_the_token_no_request_whatever_reads_a_secret(
     if answer.header(b"content-type") == b"application/json":
         json.loads(answer.body)
     else:
-        assert path.rstrip("\n") == "/v1/metrics"
+        assert path == "/v1/metrics"
 
 
 @settings(max_examples=300)
@@ -321,6 +326,6 @@ def test_with_the_token_every_request_has_a_documented_answer(
     answer = Face(FakeProvider()).answer(path + query, BEARER, *headers, method=method)
     assert answer.status in DOCUMENTED
     assert answer.header(b"cache-control") == b"no-store"
-    if answer.status != 304 and path.rstrip("\n") != "/v1/metrics":
+    if answer.status != 304 and path != "/v1/metrics":
         assert answer.header(b"content-type") == b"application/json"
         json.loads(answer.body)
