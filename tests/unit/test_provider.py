@@ -6,6 +6,8 @@ import json
 import pytest
 
 from clef_agent import errors
+from clef_agent.cache.memory import JUST_IN_TIME_TRUST_S
+from clef_agent.decrypt import INLINE_MAX_CHARS
 from clef_agent.provider import (
     MAX_WAITERS,
     CachedSecrets,
@@ -419,10 +421,49 @@ async def test_cached_secrets_are_at_hand_for_as_long_as_they_may_be_served() ->
 
 
 @in_virtual_time
-async def test_nothing_is_at_hand_where_each_request_decrypts() -> None:
+async def test_what_an_age_key_opens_is_decrypted_at_once_for_each_request() -> None:
     rig = Setup(ttl_s=0, source=FakeSource(A)).rig()
+    assert rig.provider.at_hand() is None
+    await rig.refresh()
+    first, second = rig.provider.at_hand(), rig.provider.at_hand()
+    assert first is not None
+    assert second is not None
+    assert first.secrets is not second.secrets
+    assert bytes(first.secrets.json) == bytes(second.secrets.json) == PLAIN_A
+    assert first.digest == second.digest == (await rig.provider.open()).digest
+    rig.clock.advance(JUST_IN_TIME_TRUST_S)
+    assert rig.provider.at_hand() is None
+    await rig.refresh()
+    assert rig.provider.at_hand() is not None
+    rig.source.data = revoked(A)
     await rig.refresh()
     assert rig.provider.at_hand() is None
+
+
+@in_virtual_time
+async def test_what_a_key_service_opens_or_is_large_is_not_at_hand() -> None:
+    service = FakeKeyService()
+    large = packed({"app": {"KEY": "x" * INLINE_MAX_CHARS}})
+    for data in (packed(service=service), large):
+        rig = Setup(ttl_s=0, source=FakeSource(data), service=service).rig()
+        await rig.refresh()
+        calls = len(service.calls)
+        assert rig.provider.at_hand() is None
+        assert len(service.calls) == calls
+        await rig.provider.open()
+
+
+@in_virtual_time
+async def test_each_decryption_is_observed_whichever_way_it_goes() -> None:
+    rig = Setup(ttl_s=0, source=FakeSource(A)).rig()
+    await rig.refresh()
+    observed: list[float] = []
+    provider = JustInTimeSecrets(
+        rig.memory, rig.refresher, rig.clock, rig.decryptor, observe=observed.append
+    )
+    await provider.open()
+    provider.at_hand()
+    assert len(observed) == 2
 
 
 # --- where no timer polls ---------------------------------------------------------------------
@@ -463,7 +504,9 @@ async def test_request_leaves_the_looking_to_a_timer_where_there_is_one(rig: Rig
     provider.leave_to_timer()
     rig.clock.advance(30)
     await provider.open()
-    assert provider.at_hand() == rig.provider.at_hand()
+    at_hand = provider.at_hand()
+    assert at_hand is not None
+    assert bytes(at_hand.secrets.json) == PLAIN_A
     assert len(rig.source.requests) == 1
 
 

@@ -542,8 +542,9 @@ class RefreshMachine(RuleBasedStateMachine):
     def agent_serves_what_the_model_serves(self) -> None:
         why_not = self.model.why_not(self.now)
         assert self.rig.provider.status().why_not is why_not
-        is_kept = why_not is None and self.rig.provider.mode == "cached"
-        assert (self.rig.provider.at_hand() is not None) is is_kept
+        held, is_kept = self.model.held, self.rig.provider.mode == "cached"
+        is_at_hand = why_not is None and held is not None and (is_kept or not held.is_envelope)
+        assert (self.rig.provider.at_hand() is not None) is is_at_hand
         if why_not is None or why_not in (errors.NotLoaded, errors.ArtifactRevoked):
             # Without a side effect; what has passed its time is asked for by a rule.
             self.check_served()

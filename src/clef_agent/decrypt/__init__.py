@@ -39,24 +39,39 @@ class Decryptor:
         Raises:
             UnwrapFailed, UnwrapUnavailable, DecryptFailed, PayloadInvalid
         """
-        if not isinstance(verified, VerifiedArtifact):
-            raise TypeError("decrypt takes what verify made, and nothing else")
+        secrets = self.decrypt_at_once(verified)
+        if secrets is not None:
+            return secrets
         artifact = verified.artifact
         envelope = artifact.envelope
         data_key = bytearray() if envelope is None else await self._envelopes.unwrap(envelope)
         try:
-            if len(artifact.ciphertext) > INLINE_MAX_CHARS:
-                return await asyncio.to_thread(
-                    lambda: self._open(envelope, _decode(artifact.ciphertext), data_key)
-                )
-            if artifact is self._last_parsed:
-                return parsed_before(self._age.open(self._decoded(artifact)))
-            secrets = self._open(envelope, self._decoded(artifact), data_key)
-            # age commits to one key, and so to one plaintext; AES-GCM, by itself, does not.
-            self._last_parsed = artifact if envelope is None else None
-            return secrets
+            if len(artifact.ciphertext) <= INLINE_MAX_CHARS:
+                return self._open(envelope, self._decoded(artifact), data_key)
+            return await asyncio.to_thread(
+                lambda: self._open(envelope, _decode(artifact.ciphertext), data_key)
+            )
         finally:
             zero(data_key)
+
+    def decrypt_at_once(self, verified: VerifiedArtifact) -> Secrets | None:
+        """As :meth:`decrypt`, where no key service is asked and no thread is needed; else None.
+
+        Raises:
+            DecryptFailed, PayloadInvalid
+        """
+        if not isinstance(verified, VerifiedArtifact):
+            raise TypeError("decrypt takes what verify made, and nothing else")
+        artifact = verified.artifact
+        if artifact.envelope is not None or len(artifact.ciphertext) > INLINE_MAX_CHARS:
+            return None
+        plaintext = self._age.open(self._decoded(artifact))
+        if artifact is self._last_parsed:
+            # age commits to one key, and so to one plaintext; AES-GCM, by itself, does not.
+            return parsed_before(plaintext)
+        secrets = parse_payload(plaintext)
+        self._last_parsed = artifact
+        return secrets
 
     def _decoded(self, artifact: Artifact) -> bytes:
         """The bytes of a small ciphertext; in just-in-time mode the same one comes each time."""
