@@ -48,7 +48,7 @@ def measure(directory: Path) -> list[Figure]:
             "just-in-time, of a bare decrypt loop",
             median(ratios),
             "x",
-            Bound("at least", 0.5),
+            Bound("at least", 0.65),
             f"median of {_ROUNDS} pairs; {median(load.per_s for load in loads):,.0f}/s"
             f" (p99 {median(load.p99_us for load in loads) / 1000:.2f} ms)"
             f" beside {median(decrypts_per_s):,.0f}/s",
