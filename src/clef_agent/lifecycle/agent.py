@@ -46,6 +46,7 @@ class Agent:
 
     async def listen(self) -> None:
         """Begins to answer on every socket."""
+        _begin_pool()
         if self.warm_ups:
             threading.Thread(target=_warm_up, args=(self.warm_ups,), daemon=True).start()
         for listening in self.sockets:
@@ -57,15 +58,6 @@ class Agent:
 
     def started(self) -> None:
         """To be called once, when the first secrets can be served."""
-        # Threads of the loop's pool, now: where one begins when memory is short, its beginner may
-        # wait for ever, and that would be the loop. Several, because one that has done its work
-        # may not have said so when the next piece comes.
-        # Source: https://github.com/python/cpython/blob/3.11/Lib/threading.py, Thread.start
-        all_have_begun = threading.Event()
-        with contextlib.suppress(RuntimeError):
-            for _ in range(_THREADS):
-                asyncio.get_running_loop().run_in_executor(None, all_have_begun.wait)
-        all_have_begun.set()
         self.core.emit(events.AgentStarted(__version__))
         self.core.telemetry.begin()
 
@@ -121,6 +113,22 @@ class Agent:
                 telemetry=core.telemetry.counts,
             )
         )
+
+
+def _begin_pool() -> None:
+    """Begins threads of the loop's pool, before anybody is told that the agent is ready.
+
+    Where one begins when memory is short, its beginner may wait for ever, and that would be the
+    loop. Several, because one that has done its work may not have said so when the next piece
+    comes.
+
+    Source: https://github.com/python/cpython/blob/3.11/Lib/threading.py, Thread.start
+    """
+    all_have_begun = threading.Event()
+    with contextlib.suppress(RuntimeError):  # the system allows no more of them
+        for _ in range(_THREADS):
+            asyncio.get_running_loop().run_in_executor(None, all_have_begun.wait)
+    all_have_begun.set()
 
 
 def _warm_up(calls: tuple[Callable[[], None], ...]) -> None:
