@@ -51,21 +51,6 @@ _OPEN: Final = re.compile(_SPACE + rb"\{" + _SPACE + rb"(\})?").match
 _NEXT: Final = re.compile(_SPACE + rb"(?:,|(\}))").match
 _END: Final = re.compile(_SPACE + rb"\Z").match
 
-
-def _object_of(value: bytes) -> bytes:
-    """The pattern of an object of plain names and of ``value``s."""
-    member = b'"%b"%b:%b%b%b' % (_PLAIN, _SPACE, _SPACE, value, _SPACE)
-    return rb"\{%b(?:%b(?:,%b%b)*)?\}" % (_SPACE, member, _SPACE, member)
-
-
-_STRING: Final = b'"%b"' % _PLAIN
-_PLAIN_PAYLOAD: Final = re.compile(
-    _SPACE + _object_of(rb"(?:%b|%b)" % (_STRING, _object_of(_STRING))) + _SPACE
-).fullmatch
-_PLAIN_NAMES: Final = re.compile(
-    rb'"(%b)"%b:%b(?:%b|\{)' % (_PLAIN, _SPACE, _SPACE, _STRING)
-).findall
-
 #: As many entries of one name are told apart; who asked needs an example, and no list of thousands.
 MAX_CANDIDATES: Final = 100
 #: Where the entries of a name stand; a list only where there are several.
@@ -96,18 +81,6 @@ class Entry(NamedTuple):
 def full_name(namespace: str | None, key: str) -> str:
     """``ns__KEY``, or the bare ``key`` of a value at the top level."""
     return key if namespace is None else namespace + _SEPARATOR + key
-
-
-def is_plain_payload(text: bytes | bytearray) -> bool:
-    """Whether ``text`` is a payload of ASCII without escapes, in which no name comes twice.
-
-    A third of the work of :class:`Places`, for just-in-time mode, which does it for each request;
-    it holds the interpreter meanwhile, so ``text`` should be short. False decides nothing.
-    """
-    if _PLAIN_PAYLOAD(text) is None:
-        return False
-    names = _PLAIN_NAMES(text)
-    return len(set(names)) == len(names)
 
 
 class Places:
@@ -179,7 +152,7 @@ class Places:
         is_last = False
         while not is_last:
             values: list[bytes] = []
-            # Once for each key of each request in just-in-time mode: nothing here may be slow.
+            # Once for each key, and there may be 100,000 of them: nothing here may be slow.
             while (member := _PLAIN_MEMBER(text, at)) and member.lastindex == _VALUE_GOES_ON:
                 values.append(member[1])
                 self._spans.extend(member.span(2))
