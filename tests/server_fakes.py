@@ -25,6 +25,7 @@ from clef_agent.server.app import create_routes
 from clef_agent.server.bounds import Bounds
 from clef_agent.server.guards import BearerToken, Guards, allowed_hosts
 from clef_agent.server.listener import Listener, bind_port
+from clef_agent.server.routes import Route
 from clef_agent.server.secrets_endpoint import SecretsEndpoint
 from clef_agent.telemetry.metrics import Gauges, Metrics
 from fakes import PAYLOAD
@@ -142,6 +143,12 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def every_route() -> tuple[Route, ...]:
+    """The routes of an agent."""
+    provider = FakeProvider()
+    return create_routes(provider, SecretsEndpoint(provider), lambda: b"")
 
 
 class Face:

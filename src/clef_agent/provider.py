@@ -234,9 +234,12 @@ class JustInTimeSecrets(_Provider):
     def at_hand(self) -> Opened | None:
         """See SecretsProvider: decrypted here and now, where that takes an age key alone."""
         began = self._clock.now()
-        held = self._memory.held if self._memory.why_not(began) is None else None
-        secrets = self._decryptor.decrypt_at_once(held.verified) if held is not None else None
-        if held is None or secrets is None:
+        if self._memory.why_not(began) is not None:
+            return None
+        held = self._memory.held
+        assert held is not None  # or else there was a reason
+        secrets = self._decryptor.decrypt_at_once(held.verified)
+        if secrets is None:
             return None
         self._observe(self._clock.now().boot - began.boot)
         return Opened(secrets, held.artifact.digest)

@@ -22,12 +22,10 @@ from clef_agent.errors import (
     PortInUse,
 )
 from clef_agent.lifecycle import lambda_extension
-from clef_agent.server.app import create_routes
-from clef_agent.server.secrets_endpoint import SecretsEndpoint
 from clef_agent.telemetry import events
 from clef_agent.telemetry.metrics import Gauges, Metrics
 from clef_agent.telemetry.records import Origin, record_of
-from server_fakes import FakeProvider
+from server_fakes import every_route
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -46,9 +44,7 @@ def test_the_default_port_is_the_one_that_is_served() -> None:
 
 def test_the_api_table_has_every_route_and_no_other() -> None:
     rows = set(re.findall(r"^\| `(GET|POST) (/v1/[^`]+)` \|", README, re.MULTILINE))
-    provider = FakeProvider()
-    routes = create_routes(provider, SecretsEndpoint(provider), lambda: b"")
-    served = {(route.method, route.path) for route in routes}
+    served = {(route.method, route.path) for route in every_route()}
     assert rows == served
 
 

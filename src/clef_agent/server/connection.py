@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from clef_agent.server.bounds import Bounds
 from clef_agent.server.crowd import Crowd
 from clef_agent.server.joined_writes import JoinedWrites
-from clef_agent.server.replies import NO_STORE, Header, Reply
+from clef_agent.server.replies import Header, Reply, json_reply
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -35,14 +35,8 @@ _UNUSUAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect")
 #: seconds. It rings before what arrives meanwhile is read.
 _FROZEN_S: Final = 1.0
 
-_TOO_LARGE: Final = b"".join(
-    (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
-        b"content-type: application/json\r\n",
-        b"%s: %s\r\n" % NO_STORE,
-        b"content-length: 34\r\nconnection: close\r\n\r\n",
-        b'{"error":"Request head too large"}',
-    )
+_TOO_LARGE: Final = json_reply(
+    431, {"error": "Request head too large"}, headers=((b"connection", b"close"),)
 )
 
 
@@ -206,9 +200,12 @@ class BoundedConnection(HttpToolsProtocol):
         if reply is None:
             return False
         self._has_answered_at_once = True
+        self._write(reply)
+        return True
+
+    def _write(self, reply: Reply) -> None:
         self.transport.write(reply.head)
         self.transport.write(reply.body)
-        return True
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body, which no route reads."""
@@ -238,7 +235,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         if self._is_answered:
-            self.transport.write(_TOO_LARGE)
+            self._write(_TOO_LARGE)
         self.transport.close()
 
     def _request_is_late(self) -> None:

@@ -115,7 +115,7 @@ class Guards:
 
     def answer_at_once(self, target: bytes, headers: list[Header]) -> Reply | None:
         """The reply to a GET of ``target``, if it is one that nothing has to be waited for: the
-        plain ``GET /v1/secrets``, let through, of secrets that lie ready. Else None, and the
+        plain ``GET /v1/secrets``, let through, of secrets that are at hand. Else None, and the
         request goes its way through :meth:`__call__`, which says what is wrong with it.
         """
         if target != _SECRETS_TARGET or self._refusal(headers, needs_token=True) is not None:

@@ -39,10 +39,15 @@ from fakes import (
 )
 
 
+def decryptor_with(unwrapper: KeyUnwrapper | None = None) -> Decryptor:
+    """One that has the age key of ``fakes``, and ``unwrapper`` for AWS."""
+    services = {} if unwrapper is None else {"aws": unwrapper}
+    return Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener(services))
+
+
 def opened(data: bytes, unwrapper: KeyUnwrapper, policy: Policy | None = None) -> Secrets:
     verified = verify(parse(data), policy or Policy(), wall=NOW)
-    keyring = AgeKeyring(AGE_KEY, None, FakeFiles())
-    return asyncio.run(Decryptor(keyring, EnvelopeOpener({"aws": unwrapper})).decrypt(verified))
+    return asyncio.run(decryptor_with(unwrapper).decrypt(verified))
 
 
 def reason(data: bytes, unwrapper: KeyUnwrapper) -> str:
@@ -71,7 +76,7 @@ def test_a_wrapped_key_that_no_service_made_is_shown_to_none() -> None:
 def test_only_a_verified_artifact_is_decrypted() -> None:
     # case 1
     artifact = parse(packed())
-    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({}))
+    decryptor = decryptor_with()
     with pytest.raises(TypeError):
         asyncio.run(decryptor.decrypt(artifact))  # type: ignore[arg-type]
 
@@ -195,7 +200,7 @@ def test_a_payload_is_looked_through_once_for_as_long_as_artifact_and_keys_are_t
         return parse_payload(plaintext)
 
     monkeypatch.setattr(decrypt, "parse_payload", parse_once_more)
-    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({}))
+    decryptor = decryptor_with()
 
     def parses_of(data: bytes, *, times: int = 3) -> int:
         verified, before = verify(parse(data), Policy(), wall=NOW), len(parsed)
@@ -221,14 +226,14 @@ def test_a_payload_from_an_envelope_is_looked_through_each_time(
     # AES-GCM alone lets one ciphertext have a plaintext for each of several keys.
     monkeypatch.setattr(decrypt, "parsed_before", None)
     service = FakeKeyService()
-    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({"aws": service}))
+    decryptor = decryptor_with(service)
     verified = verify(parse(packed(service=service)), Policy(), wall=NOW)
     for _ in range(3):
         assert json.loads(bytes(asyncio.run(decryptor.decrypt(verified)).json)) == PAYLOAD
 
 
 def test_a_payload_that_is_refused_is_refused_each_time() -> None:
-    decryptor = Decryptor(AgeKeyring(AGE_KEY, None, FakeFiles()), EnvelopeOpener({}))
+    decryptor = decryptor_with()
     verified = verify(parse(encrypted(b'{"a":1}')), Policy(), wall=NOW)
     for _ in range(3):
         with pytest.raises(ArtifactError):

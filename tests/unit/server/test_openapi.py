@@ -18,9 +18,8 @@ from clef_agent import errors
 from clef_agent.config import DEFAULT_PORT
 from clef_agent.errors import ClefError
 from clef_agent.refresh import Refreshed
-from clef_agent.server.app import create_routes
-from clef_agent.server.secrets_endpoint import MAX_WAIT_S, MIN_WAIT_S, SecretsEndpoint
-from server_fakes import BEARER, Answer, Face, FakeProvider
+from clef_agent.server.secrets_endpoint import MAX_WAIT_S, MIN_WAIT_S
+from server_fakes import BEARER, Answer, Face, FakeProvider, every_route
 
 TEXT = (files("clef_agent.server") / "openapi.json").read_text("utf-8")
 DOCUMENT: dict[str, Any] = json.loads(TEXT)
@@ -177,9 +176,8 @@ def test_the_description_is_valid() -> None:
 
 
 def test_every_route_and_method_is_described_and_no_other() -> None:
-    provider = FakeProvider()
     served = set()
-    for route in create_routes(provider, SecretsEndpoint(provider), lambda: b""):
+    for route in every_route():
         methods = set(route.methods)
         assert ("HEAD" in methods) == ("GET" in methods), "the description says so in words"
         served |= {(method, route.path) for method in methods - {"HEAD"}}

@@ -6,11 +6,9 @@ import tracemalloc
 
 import pytest
 
-from clef_agent.server.app import create_routes
 from clef_agent.server.replies import Reply
 from clef_agent.server.routes import Request, Route, Routes
-from clef_agent.server.secrets_endpoint import SecretsEndpoint
-from server_fakes import FakeProvider
+from server_fakes import every_route
 
 
 async def _answer(_: Request) -> Reply:
@@ -61,8 +59,7 @@ def test_get_stands_for_head_and_what_is_allowed_is_sorted() -> None:
 
 
 def test_the_agent_has_each_path_once_and_variables_at_the_end_of_it() -> None:
-    provider = FakeProvider()
-    paths = [r.path for r in create_routes(provider, SecretsEndpoint(provider), lambda: b"")]
+    paths = [route.path for route in every_route()]
     assert len(set(paths)) == len(paths) == 8
     for path in paths:
         _, *variables = path.split("{")
