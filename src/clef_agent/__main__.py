@@ -33,14 +33,16 @@ def main() -> None:
     if getattr(sys, "frozen", False):
         # The one-file executable holds them back while it unpacks; see build/bootloader.patch.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-    if is_agent:
+    is_probe = arguments in (["health"], ["ready"])
+    if is_agent or is_probe:
         # The agent and its probes do without the command line's library: it costs a part of the
         # start. So does looking for garbage, of which imports make little; Agent.listen begins.
         gc.disable()
+    if is_agent:
         from clef_agent.cli.run import leave, run_agent
 
         leave(run_agent(*arguments[1:]))
-    if arguments in (["health"], ["ready"]):
+    if is_probe:
         from clef_agent.cli import probe
 
         sys.exit(probe.run(arguments[0]))

@@ -6,7 +6,8 @@
 
     database_url = ClefClient().get("DATABASE_URL")
 
-It needs the standard library and nothing else, of the agent neither. No proxy variable is looked
+It needs the standard library and nothing else, of the agent neither. It loads little of that, since
+probes load this: dataclasses would cost them as much as all the rest. No proxy variable is looked
 at, no redirect is followed, and an endpoint that is neither this machine, https nor a Unix socket
 is refused before a token is sent there.
 
@@ -28,12 +29,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
-from urllib.parse import unquote, urlsplit
 
 __all__ = [
     "AgentMisbehaved",
@@ -52,6 +50,7 @@ __all__ = [
 T = TypeVar("T")
 Payload: TypeAlias = "dict[str, str] | dict[str, dict[str, str]]"
 
+_LOOPBACK: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7779
 _MAX_PORT: Final = 65535
 #: More than any payload that fits into an artifact of 32 MiB.
@@ -113,8 +112,7 @@ class SecretsUnavailable(ClientError):
 # --- where the agent is ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TcpEndpoint:
+class TcpEndpoint(NamedTuple):
     """A host and a port; ``base_path`` stands before ``/v1``, without a slash at its end."""
 
     host: str
@@ -141,7 +139,12 @@ class TcpEndpoint:
         Raises:
             OSError: nobody listens there, or its certificate is not trusted.
         """
-        opened = socket.create_connection((self.host, self.port), timeout_s)
+        address = (self.host, self.port)
+        if self.host == _LOOPBACK:
+            # Looking a name up would load what turns international ones into ASCII.
+            opened = _connected(socket.AF_INET, address, timeout_s)
+        else:
+            opened = socket.create_connection(address, timeout_s)
         if not self.tls:
             return opened
         import ssl  # few endpoints need it, and a probe feels it
@@ -155,8 +158,7 @@ class TcpEndpoint:
         return is_loopback(self.host)
 
 
-@dataclass(frozen=True, slots=True)
-class UnixEndpoint:
+class UnixEndpoint(NamedTuple):
     """A Unix socket in the file system."""
 
     socket_path: str
@@ -176,14 +178,7 @@ class UnixEndpoint:
         Raises:
             OSError: nobody listens there.
         """
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            opened.settimeout(timeout_s)
-            opened.connect(self.socket_path)
-        except BaseException:
-            opened.close()
-            raise
-        return opened
+        return _connected(socket.AF_UNIX, self.socket_path, timeout_s)
 
     @property
     def is_beside_us(self) -> bool:
@@ -194,12 +189,27 @@ class UnixEndpoint:
 Endpoint: TypeAlias = TcpEndpoint | UnixEndpoint
 
 
+def _connected(
+    family: socket.AddressFamily, address: str | tuple[str, int], timeout_s: float
+) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.settimeout(timeout_s)
+        opened.connect(address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """The endpoint that ``text``, a URL, names; ``localhost`` becomes ``127.0.0.1``.
 
     Raises:
         EndpointRefused: no such URL, or neither loopback, https nor a Unix socket.
     """
+    from urllib.parse import unquote, urlsplit  # the default endpoint needs none of it
+
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
@@ -220,7 +230,7 @@ def parse_endpoint(text: str) -> Endpoint:
         )
     if host.lower() == "localhost":
         # A name is looked up, and what the lookup says is not ours to trust.
-        host = "127.0.0.1"
+        host = _LOOPBACK
     port = _DEFAULT_PORTS[url.scheme] if port is None else port
     return TcpEndpoint(host, port, tls=url.scheme == "https", base_path=url.path.rstrip("/"))
 
@@ -243,24 +253,26 @@ def is_loopback(host: str) -> bool:
 # --- asking it ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class _Answer:
-    status: int
-    etag: str | None
-    retry_after_s: float | None
-    document: Any = field(repr=False)
+    def __init__(
+        self, status: int, etag: str | None, retry_after_s: float | None, document: Any
+    ) -> None:
+        self.status = status
+        self.etag = etag
+        self.retry_after_s = retry_after_s
+        self.document = document
 
     def text(self, name: str) -> str:
         member = self.document.get(name) if isinstance(self.document, dict) else None
         return member if isinstance(member, str) else ""
 
 
-@dataclass(slots=True)
 class _Held:
     """The last payload, and the ETag to ask by whether it is still the one."""
 
-    etag: str
-    payload: Payload = field(repr=False)
+    def __init__(self, etag: str, payload: Payload) -> None:
+        self.etag = etag
+        self.payload = payload
 
 
 class ClefClient:
@@ -288,6 +300,8 @@ class ClefClient:
         timeout_s: float = 35.0,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        from threading import Lock  # a probe makes no client
+
         self._env = env
         named = ("CLEF_ENDPOINT", "CLEF_AGENT_TOKEN", "CLEF_AGENT_TOKEN_FILE")
         self._is_configured = (
@@ -299,7 +313,7 @@ class ClefClient:
         self._env_fallback = env_fallback
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._held: _Held | None = None
 
     def __repr__(self) -> str:
@@ -547,4 +561,4 @@ def _default_endpoint(env: Mapping[str, str]) -> Endpoint:
     port = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0  # noqa: PLR2004
     if not 0 < port <= _MAX_PORT:
         raise EndpointRefused("CLEF_AGENT_PORT is not a whole number from 1 to 65535")
-    return TcpEndpoint("127.0.0.1", port)
+    return TcpEndpoint(_LOOPBACK, port)

@@ -322,7 +322,7 @@ def test_it_loads_nothing_of_the_agent_and_nothing_heavy() -> None:
     program = (
         "import sys, clef_agent.client;"
         "print(sorted(m for m in sys.modules if m.startswith('clef_agent') or m in"
-        " ('asyncio', 'httpx', 'uvicorn', 'pyrage', 'cryptography')))"
+        " ('asyncio', 'dataclasses', 'inspect', 'httpx', 'uvicorn', 'pyrage', 'cryptography')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, timeout=60

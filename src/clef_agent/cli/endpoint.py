@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from clef_agent import client
 from clef_agent.cli import http_get
@@ -33,14 +32,14 @@ class AgentSilent(Failure):
     """Nobody listens there, or nobody answers in time; a moment later somebody may."""
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """A status and a body of JSON, already parsed; ``body`` is as it came, empty for a 304."""
 
-    status: int
-    body: bytes = field(repr=False)
-    value: object = field(repr=False)
-    etag: str | None = None
+    def __init__(self, status: int, body: bytes, value: object, etag: str | None) -> None:
+        self.status = status
+        self.body = body
+        self.value = value
+        self.etag = etag
 
     def text(self, name: str) -> str:
         """The member ``name`` of a JSON object if that is text, else ""."""
@@ -48,12 +47,12 @@ class Answer:
         return member if isinstance(member, str) else ""
 
 
-@dataclass(frozen=True, slots=True)
 class Agent:
     """The agent at ``endpoint``, and the environment in which its token is looked for."""
 
-    endpoint: Endpoint
-    env: Mapping[str, str] = field(repr=False)
+    def __init__(self, endpoint: Endpoint, env: Mapping[str, str]) -> None:
+        self.endpoint = endpoint
+        self.env = env
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Agent:

@@ -6,7 +6,6 @@ httptools parses the answer: it is loaded by the agent anyway, in a tenth of ``h
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Final
 
 import httptools
@@ -27,13 +26,13 @@ class TooLong(Exception):
     """The answer has more bytes than it may have."""
 
 
-@dataclass(slots=True)
 class Response:
     """An answer; the names of ``headers`` are in lower case."""
 
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = field(default=b"", repr=False)
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
 
 
 def get(
