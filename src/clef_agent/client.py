@@ -50,7 +50,7 @@ __all__ = [
 T = TypeVar("T")
 Payload: TypeAlias = "dict[str, str] | dict[str, dict[str, str]]"
 
-_LOOPBACK: Final = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7779
 _MAX_PORT: Final = 65535
 #: More than any payload that fits into an artifact of 32 MiB.
@@ -140,7 +140,7 @@ class TcpEndpoint(NamedTuple):
             OSError: nobody listens there, or its certificate is not trusted.
         """
         address = (self.host, self.port)
-        if self.host == _LOOPBACK:
+        if self.host == LOOPBACK:
             # Looking a name up would load what turns international ones into ASCII.
             opened = _connected(socket.AF_INET, address, timeout_s)
         else:
@@ -230,7 +230,7 @@ def parse_endpoint(text: str) -> Endpoint:
         )
     if host.lower() == "localhost":
         # A name is looked up, and what the lookup says is not ours to trust.
-        host = _LOOPBACK
+        host = LOOPBACK
     port = _DEFAULT_PORTS[url.scheme] if port is None else port
     return TcpEndpoint(host, port, tls=url.scheme == "https", base_path=url.path.rstrip("/"))
 
@@ -561,4 +561,4 @@ def _default_endpoint(env: Mapping[str, str]) -> Endpoint:
     port = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0  # noqa: PLR2004
     if not 0 < port <= _MAX_PORT:
         raise EndpointRefused("CLEF_AGENT_PORT is not a whole number from 1 to 65535")
-    return TcpEndpoint(_LOOPBACK, port)
+    return TcpEndpoint(LOOPBACK, port)

@@ -442,35 +442,35 @@ def test_a_reader_that_has_gone_is_nothing_to_talk_about(
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-#: What each probe does without, and what one without options does besides.
+#: What a probe does without, and what a plain one does besides, which needs no command line.
 HEAVY = "asyncio boto3 cryptography httpx opentelemetry pyrage rich uvicorn uvloop"
 HEAVIER = "click dataclasses encodings.idna inspect threading typer urllib.parse"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "without"),
-    [(["health"], f"{HEAVY} {HEAVIER}"), (["ready", "--wait", "1"], HEAVY)],
+    ("imported", "call", "without"),
+    [
+        ("clef_agent.cli.app import app", "app(['health'])", HEAVY),
+        ("clef_agent.__main__ import main", "main()", f"{HEAVY} {HEAVIER}"),
+    ],
+    ids=["by the command line", "plain"],
 )
 def test_probes_import_nothing_that_they_can_do_without(
-    agent: ScriptedAgent, arguments: list[str], without: str
+    agent: ScriptedAgent, imported: str, call: str, without: str
 ) -> None:
-    agent.script.answers.update({"/v1/health": (200, {}), "/v1/ready": (200, {})})
+    agent.script.answers["/v1/health"] = (200, {})
     program = (
         "import sys\n"
-        "from clef_agent.__main__ import main\n"
-        "without = set(sys.argv.pop(1).split()) - set(sys.modules)\n"
+        f"from {imported}\n"
         "try:\n"
-        "    main()\n"
+        f"    {call}\n"
         "except SystemExit as end:\n"
-        "    assert not end.code\n"
-        "print(sorted(without & set(sys.modules)))\n"
+        "    assert end.code == 0\n"
+        f"print(sorted(set({without!r}.split()) & set(sys.modules)))\n"
     )
 
     process = subprocess.run(
-        [sys.executable, "-c", program, without, *arguments],
-        env=agent.env,
-        capture_output=True,
-        check=True,
+        [sys.executable, "-c", program, "health"], env=agent.env, capture_output=True, check=True
     )
 
     assert process.stdout.decode().splitlines()[-1] == "[]"

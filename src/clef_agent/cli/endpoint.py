@@ -15,6 +15,7 @@ from clef_agent.cli import http_get
 from clef_agent.cli.failure import Failure
 from clef_agent.client import (
     DEFAULT_PORT,
+    LOOPBACK,
     MAX_ANSWER_BYTES,
     Endpoint,
     TcpEndpoint,
@@ -63,7 +64,7 @@ class Agent:
         """
         text = env.get("CLEF_ENDPOINT")
         if text is None:
-            return cls(TcpEndpoint("127.0.0.1", _agent_port(env)), env)
+            return cls(TcpEndpoint(LOOPBACK, _agent_port(env)), env)
         return cls(parse_endpoint(text), env)
 
     def token(self) -> str | None:
